@@ -1,0 +1,311 @@
+"""The broker of a single process: publications go straight to the node, recent history is a deque per channel.
+
+``publish`` never suspends: between its call and its result nothing else runs, and the node has been told. Streams end
+lazily, when they are next used, and by ``expire``, which the node calls every second or so to give memory back.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+from itertools import islice
+from math import inf
+
+from channels.broker import BrokerError, BrokerEvents, RecentOptions
+from storage.contract import Appended, ClientInfo, Page, Position, Publication, ReadQuery
+
+UNPOSITIONED = Appended(Position(0, ""), True)
+
+
+class _Stream:
+    """The recent history of one channel; ``items`` is dense and its last has the offset ``top``."""
+
+    __slots__ = ("channel", "due", "ends", "epoch", "items", "meta_ends", "top", "version", "version_epoch")
+
+    def __init__(self, channel: str, epoch: str) -> None:
+        self.channel = channel
+        self.epoch = epoch
+        self.top = 0
+        self.items: deque[Publication] = deque()
+        self.ends = inf
+        """When the publications are forgotten."""
+        self.meta_ends = inf
+        """When offset and epoch are forgotten too."""
+        self.due = inf
+        """When ``expire`` looks at it next."""
+        self.version = 0
+        self.version_epoch = ""
+
+
+def _random_epoch() -> str:
+    return secrets.token_urlsafe(6)
+
+
+class MemoryBroker:
+    """A ``Broker`` within the process.
+
+    ``clock`` gives monotonic seconds, ``wall`` seconds since the Unix epoch, ``epoch`` a new name for a stream. At most
+    ``max_streams`` channels have recent history and at most ``max_keys`` idempotency keys are remembered at a time;
+    beyond, new ones are refused with ``BrokerError``, as is everything while the broker is not open. A
+    ``history_meta_ttl`` of 0 keeps offset and epoch as long as the process lives. Versions are compared only where
+    there is history.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        epoch: Callable[[], str] = _random_epoch,
+        max_streams: int = 100_000,
+        max_keys: int = 1_000_000,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._new_epoch = epoch
+        self._max_streams = max_streams
+        self._max_keys = max_keys
+        self._events: BrokerEvents | None = None
+        self._subscribed: set[str] = set()
+        self._streams: dict[str, _Stream] = {}
+        self._timers: list[tuple[float, str]] = []
+        self._keys: dict[tuple[str, str], tuple[float, Position]] = {}
+        self._key_timers: list[tuple[float, tuple[str, str]]] = []
+
+    @property
+    def num_streams(self) -> int:
+        """How many streams are kept, for metrics."""
+        return len(self._streams)
+
+    @property
+    def num_keys(self) -> int:
+        """How many idempotency keys are remembered, for metrics."""
+        return len(self._keys)
+
+    async def open(self, events: BrokerEvents) -> None:
+        self._events = events
+
+    async def close(self) -> None:
+        """Forget the node; what was published is gone with the process."""
+        self._events = None
+        self._subscribed.clear()
+
+    async def subscribe(self, channel: str) -> None:
+        self._subscribed.add(channel)
+
+    async def unsubscribe(self, channel: str) -> None:
+        self._subscribed.discard(channel)
+
+    async def publish(self, channel: str, publication: Publication, options: RecentOptions) -> Appended:
+        events = self._opened()
+        key = None
+        if options.idempotency_key:
+            key = (channel, options.idempotency_key)
+            known = self._keys.get(key)
+            if known is not None and self._clock() < known[0]:
+                return Appended(known[1], False)
+            self._room_for_key(key)
+        if options.history_size <= 0 or options.history_ttl <= 0:
+            if publication.time == 0:
+                publication = _placed(publication, publication.offset, int(self._wall() * 1000))
+            if key is not None:
+                self._remember(key, options.idempotency_window, UNPOSITIONED.position)
+            if channel in self._subscribed:
+                events.on_publications(channel, (publication,), "")
+            return UNPOSITIONED
+        now = self._clock()
+        stream = self._stream(channel, now)
+        if options.version > 0:
+            if options.version <= stream.version and options.version_epoch in ("", stream.version_epoch):
+                return Appended(Position(stream.top, stream.epoch), False)
+            stream.version = options.version
+            stream.version_epoch = options.version_epoch
+        stream.top += 1
+        publication = _placed(publication, stream.top, publication.time or int(self._wall() * 1000))
+        items = stream.items
+        items.append(_kept(publication) if publication.exclude_client else publication)
+        while len(items) > options.history_size:
+            items.popleft()
+        stream.ends = now + options.history_ttl
+        self._used(stream, now, options.history_meta_ttl)
+        position = Position(stream.top, stream.epoch)
+        if key is not None:
+            self._remember(key, options.idempotency_window, position)
+        if channel in self._subscribed:
+            events.on_publications(channel, (publication,), stream.epoch)
+        return Appended(position, True)
+
+    async def carry(self, channel: str, publications: Sequence[Publication], epoch: str) -> None:
+        events = self._opened()
+        if channel in self._subscribed:
+            events.on_publications(channel, publications, epoch)
+
+    async def publish_join(self, channel: str, info: ClientInfo) -> None:
+        events = self._opened()
+        if channel in self._subscribed:
+            events.on_join(channel, info)
+
+    async def publish_leave(self, channel: str, info: ClientInfo) -> None:
+        events = self._opened()
+        if channel in self._subscribed:
+            events.on_leave(channel, info)
+
+    async def publish_control(self, message: bytes) -> None:
+        """There are no other nodes."""
+
+    async def read(self, channel: str, query: ReadQuery, meta_ttl: float) -> Page:
+        self._opened()
+        now = self._clock()
+        stream = self._stream(channel, now)
+        self._used(stream, now, meta_ttl)
+        position = Position(stream.top, stream.epoch)
+        return Page(_select(stream, query) if query.limit else [], position)
+
+    async def remove(self, channel: str) -> None:
+        self._opened()
+        if (stream := self._streams.get(channel)) is not None:
+            stream.items.clear()
+
+    async def redact(self, channel: str, offset: int, data: bytes | None) -> bool:
+        """As the contract says. A removed publication stays removed: replacing it is refused with false."""
+        self._opened()
+        stream = self._streams.get(channel)
+        if stream is None or self._clock() >= min(stream.ends, stream.meta_ends):
+            return False
+        index = offset - (stream.top - len(stream.items) + 1)
+        if not 0 <= index < len(stream.items):
+            return False
+        old = stream.items[index]
+        if data is None:
+            stream.items[index] = Publication(b"", old.offset, old.time, removed=True)
+        elif old.removed:
+            return False
+        else:
+            stream.items[index] = Publication(data, old.offset, old.time, old.info, old.tags, old.delta)
+        return True
+
+    def expire(self, now: float | None = None, *, limit: int = 10_000) -> int:
+        """Free what has ended by ``now`` (default: the clock); looks at no more than ``limit`` streams and keys.
+
+        Returns how many it looked at, so that ``limit`` means that there may be more.
+        """
+        if now is None:
+            now = self._clock()
+        seen = 0
+        while seen < limit and self._timers and self._timers[0][0] <= now:
+            seen += 1
+            due, channel = heappop(self._timers)
+            stream = self._streams.get(channel)
+            if stream is None or stream.due != due:
+                continue
+            stream.due = inf
+            if not self._ended(stream, now):
+                self._schedule(stream)
+        while seen < limit and self._key_timers and self._key_timers[0][0] <= now:
+            seen += 1
+            key = heappop(self._key_timers)[1]
+            known = self._keys.get(key)
+            if known is not None and known[0] <= now:
+                del self._keys[key]
+        return seen
+
+    def _opened(self) -> BrokerEvents:
+        if self._events is None:
+            raise BrokerError("the memory broker is not open")
+        return self._events
+
+    def _stream(self, channel: str, now: float) -> _Stream:
+        """The channel's stream as it stands ``now``, made anew if there is none."""
+        stream = self._streams.get(channel)
+        if stream is not None and not (now >= stream.ends or now >= stream.meta_ends):
+            return stream
+        if stream is None or self._ended(stream, now):
+            if len(self._streams) >= self._max_streams:
+                self.expire(now)
+                if len(self._streams) >= self._max_streams:
+                    raise BrokerError(
+                        f"the memory broker keeps recent history for at most {self._max_streams} channels at a time"
+                    )
+            stream = self._streams[channel] = _Stream(channel, self._new_epoch())
+        return stream
+
+    def _ended(self, stream: _Stream, now: float) -> bool:
+        """Forget of a stream what has ended; true if nothing of it is left."""
+        if now >= stream.meta_ends:
+            del self._streams[stream.channel]
+            return True
+        if now >= stream.ends:
+            stream.items.clear()
+            stream.ends = inf
+        return False
+
+    def _used(self, stream: _Stream, now: float, meta_ttl: float) -> None:
+        stream.meta_ends = now + meta_ttl if meta_ttl > 0 else inf
+        # A timer that rings too early costs little; it is set anew only where it would ring too late.
+        if stream.ends < stream.due or stream.meta_ends < stream.due:
+            self._schedule(stream)
+
+    def _schedule(self, stream: _Stream) -> None:
+        due = min(stream.ends, stream.meta_ends)
+        if due < stream.due:
+            stream.due = due
+            heappush(self._timers, (due, stream.channel))
+
+    def _room_for_key(self, key: tuple[str, str]) -> None:
+        """Make sure that ``key`` can be remembered before anything is published."""
+        if len(self._keys) >= self._max_keys and key not in self._keys:
+            self.expire()
+            if len(self._keys) >= self._max_keys:
+                raise BrokerError(f"the memory broker remembers at most {self._max_keys} idempotency keys at a time")
+
+    def _remember(self, key: tuple[str, str], window: float, position: Position) -> None:
+        ends = self._clock() + window
+        self._keys[key] = (ends, position)
+        heappush(self._key_timers, (ends, key))
+
+
+def _placed(publication: Publication, offset: int, time_ms: int) -> Publication:
+    # Several times faster than msgspec.structs.replace.
+    return Publication(
+        publication.data,
+        offset,
+        time_ms,
+        publication.info,
+        publication.tags,
+        publication.delta,
+        publication.exclude_client,
+        publication.removed,
+    )
+
+
+def _kept(publication: Publication) -> Publication:
+    """What history keeps of a publication: ``exclude_client`` is only for its delivery."""
+    return Publication(
+        publication.data,
+        publication.offset,
+        publication.time,
+        publication.info,
+        publication.tags,
+        publication.delta,
+        "",
+        publication.removed,
+    )
+
+
+def _select(stream: _Stream, query: ReadQuery) -> list[Publication]:
+    items = stream.items
+    before_first = stream.top - len(items)
+    chosen: Iterable[Publication]
+    if query.reverse:
+        newer = 0 if query.since < 0 else max(0, stream.top - query.since + 1)
+        chosen = islice(reversed(items), newer, None)
+    else:
+        chosen = islice(items, max(0, query.since - before_first), None)
+    if query.since_time or query.until_time:
+        # Not bisected: a publisher may give the time, and a wall clock may go back.
+        until = query.until_time or inf
+        chosen = (item for item in chosen if query.since_time <= item.time < until)
+    return list(chosen if query.limit < 0 else islice(chosen, query.limit))

@@ -1,0 +1,1 @@
+"""The server API: what a backend may ask of the hub, by HTTP."""

@@ -1,0 +1,182 @@
+"""The server API over HTTP: ``/api/<method>``, ``/api/batch`` and the legacy ``/api``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+import orjson
+from msgspec import Raw
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+
+from auth.apikeys import ApiKeys
+from channels.errors import BadRequest, ChannelError
+from hub import codes
+from hub.api import requests
+from hub.api.methods import Methods, error_result
+from hub.codes import ReplyError
+from hub.node import Node
+from hub.surrogates import decode
+
+logger = logging.getLogger("hub.api")
+
+TRANSPORT_STATUSES = {100: 503, 102: 404, 104: 404, 107: 400, 108: 400, 111: 429, 112: 416, 113: 409}
+"""HTTP statuses of errors in transport mode; all others are 500."""
+
+Reply = dict[str, Any]
+
+
+class BadBody(Exception):
+    """The body is not what the API reads; the text says why."""
+
+
+class Api:
+    """The HTTP endpoints of one node's API."""
+
+    def __init__(self, node: Node) -> None:
+        settings = node.settings.http_api
+        self._node = node
+        self._settings = settings
+        self._methods = Methods(node)
+        self._keys = ApiKeys([settings.key, *settings.keys])
+        self._decoders = {name: msgspec.json.Decoder(kind) for name, (kind, _) in self._methods.table.items()}
+        self._batch_decoder = msgspec.json.Decoder(requests.Batch)
+        self._legacy_decoder = msgspec.json.Decoder(requests.LegacyCommand)
+
+    async def method(self, request: Request) -> Response:
+        """``POST /api/<method>``."""
+        refused = self._refused(request)
+        if refused is not None:
+            return refused
+        name = request.path_params["method"]
+        if name not in self._methods.table and name != "batch":
+            return PlainTextResponse(f"There is no API method {name[:64]!r}.", 404)
+        try:
+            body = await self._body(request)
+            if name == "batch":
+                return json_response(await self._batch(body))
+            reply = await self._call(name, Raw(body))
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except BadBody as error:
+            return PlainTextResponse(str(error), 400)
+        except TooLarge:
+            return PlainTextResponse("The body is larger than http_api.body_size_limit.", 413)
+        if "error" in reply and self._in_transport_mode(request):
+            return json_response(reply["error"], TRANSPORT_STATUSES.get(reply["error"]["code"], 500))
+        return json_response(reply)
+
+    async def legacy(self, request: Request) -> Response:
+        """``POST /api``: lines of ``{"method": …, "params": …}``, answered line by line in order."""
+        refused = self._refused(request)
+        if refused is not None:
+            return refused
+        try:
+            lines = [line for line in (await self._body(request)).split(b"\n") if line.strip()]
+            commands = [self._decoded(self._legacy_decoder, line) for line in lines]
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except (BadBody, BadRequest) as error:
+            return PlainTextResponse(str(error), 400)
+        except TooLarge:
+            return PlainTextResponse("The body is larger than http_api.body_size_limit.", 413)
+        replies = []
+        for command in commands:
+            try:
+                replies.append(orjson.dumps(await self._call(command.method, command.params)))
+            except BadBody as error:
+                return PlainTextResponse(str(error), 400)
+        return Response(b"\n".join(replies), media_type="application/json")
+
+    async def _batch(self, body: bytes) -> Reply:
+        try:
+            batch = self._decoded(self._batch_decoder, body)
+        except BadRequest as error:
+            raise BadBody(str(error)) from None
+        if batch.parallel:
+            return {"replies": await asyncio.gather(*(self._batched(each) for each in batch.commands))}
+        return {"replies": [await self._batched(each) for each in batch.commands]}
+
+    async def _batched(self, command: dict[str, Raw]) -> Reply:
+        if len(command) != 1:
+            return {"error": error_result(BadRequest("a command has one method"))}
+        [(name, params)] = command.items()
+        try:
+            reply = await self._call(name, params)
+        except BadBody as error:
+            return {"error": error_result(BadRequest(str(error)))}
+        return reply if "error" in reply else {name: reply["result"]}
+
+    async def _call(self, name: str, params: Raw) -> Reply:
+        """Run one method; what it refuses becomes an ``error``. Raises ``BadBody`` for what is not JSON."""
+        found = self._methods.table.get(name)
+        metrics = self._node.metrics
+        metrics.api_calls[name if found is not None else "unknown"] += 1
+        if found is None:
+            return {"error": error_result(ReplyError(codes.METHOD_NOT_FOUND))}
+        try:
+            return {"result": await found[1](self._decoded(self._decoders[name], params))}
+        except (ChannelError, ReplyError) as error:
+            if isinstance(error.__cause__, Exception):
+                logger.warning("the API method %s failed: %s", name, error)
+            reply = error_result(error)
+        except (BadBody, asyncio.CancelledError):
+            raise
+        except Exception:
+            logger.exception("the API method %s failed", name)
+            reply = error_result(ReplyError(codes.INTERNAL))
+        metrics.api_errors[name, reply["code"]] += 1
+        return {"error": reply}
+
+    def _decoded(self, decoder: msgspec.json.Decoder[Any], body: bytes | Raw) -> Any:
+        try:
+            return decode(decoder, body)
+        except msgspec.ValidationError as error:
+            raise BadRequest(str(error)) from None
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BadBody(f"The body is not JSON: {error}.") from None
+
+    def _refused(self, request: Request) -> Response | None:
+        if self._settings.insecure:
+            return None
+        key = request.headers.get("X-API-Key") or request.query_params.get("api_key", "")
+        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+        if not key and scheme.lower() == "apikey":
+            key = credentials.strip()
+        if self._keys.check(key):
+            return None
+        self._node.metrics.api_errors["any", 401] += 1
+        return Response(status_code=401)
+
+    def _in_transport_mode(self, request: Request) -> bool:
+        mode = request.headers.get("X-Centrifugo-Error-Mode") or self._settings.error_mode
+        return mode == "transport"
+
+    async def _body(self, request: Request) -> bytes:
+        """The body, in UTF-8 and within its bound; raises ``BadBody`` and ``TooLarge``."""
+        limit = self._settings.body_size_limit
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge
+            chunks.append(chunk)
+        body = b"".join(chunks)
+        if not body.isascii():
+            try:
+                body.decode()
+            except UnicodeDecodeError:
+                raise BadBody("The body is not UTF-8.") from None
+        return body
+
+
+class TooLarge(Exception):
+    """The body is above its bound."""
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")

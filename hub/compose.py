@@ -1,0 +1,78 @@
+"""The composition root: one hub, built from its settings."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from auth.tokens import TokenVerifier
+from channels.broker_memory import MemoryBroker
+from channels.names import ChannelRules
+from channels.presence_memory import MemoryPresence
+from hub.app import App, load_app
+from hub.door import Door
+from hub.metrics import Metrics
+from hub.node import Node
+from hub.settings import Settings
+from storage.sqlite import SQLiteStore
+
+HOUSEKEEPING = 1.0
+"""Seconds between removals of what has expired in memory."""
+
+
+class Hub:
+    """One node with everything it needs, and the door to it."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, app: App | None = None) -> None:
+        """Build, and open nothing yet. Raises ``AppNotLoaded`` and ``auth.errors.BadSetting``."""
+        metrics = Metrics()
+        client = settings.client
+        connection_tokens = TokenVerifier(
+            client.token,
+            skip_signature=client.insecure_skip_token_signature_verify,
+        )
+        subscription_tokens = connection_tokens
+        if client.subscription_token.enabled:
+            subscription_tokens = TokenVerifier(
+                client.subscription_token,
+                skip_signature=client.insecure_skip_token_signature_verify,
+                prefix="client.subscription_token",
+            )
+        broker = MemoryBroker()
+        presence = MemoryPresence()
+        store = SQLiteStore(
+            settings.storage.path(settings.data_dir),
+            queue_max=settings.storage.queue_max,
+            commit_timeout=settings.storage.commit_timeout,
+            observe=metrics.observe_store,
+        )
+        if app is None:
+            app = load_app(settings.app) if settings.app else App()
+        self.settings = settings
+        self.node = Node(
+            settings,
+            loop=loop,
+            broker=broker,
+            store=store,
+            presence=presence,
+            rules=ChannelRules(settings.channel),
+            connection_tokens=connection_tokens,
+            subscription_tokens=subscription_tokens,
+            app=app,
+            metrics=metrics,
+        )
+        self.door = Door(self.node, clock=loop.time)
+        self._broker = broker
+        self._presence = presence
+
+    async def start(self) -> None:
+        """Open store and broker; raises ``storage.errors.StoreError``."""
+        await self.node.start()
+        self.node.every(timedelta(seconds=HOUSEKEEPING), self._expire)
+
+    async def stop(self) -> None:
+        await self.node.stop()
+
+    async def _expire(self) -> None:
+        self._broker.expire()
+        self._presence.expire()
