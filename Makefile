@@ -1,6 +1,6 @@
 # `make run` and `make test` need no other command first; every target does its own setting-up.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test lint types format unit integration acceptance bench docs lock clean tools
+.PHONY: help setup setup-dev run test lint types format unit integration acceptance bench faults fuzz docs lock clean tools
 
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
@@ -44,6 +44,12 @@ format: setup-dev ## Put imports and layout in order
 bench: setup-dev ## Measure fan-out, connects and memory against a C program, and print the figures
 	@sh scripts/tools gcc
 	$(PY) -m benchmarks $(ARGS)
+
+faults: setup-dev ## Kill the hub again and again under load, and count what was lost (ARGS="--rounds 10 --seed 1")
+	$(PY) -m tests.faults.kill_restart $(ARGS)
+
+fuzz: setup-dev ## Feed the running hub 100,000 malformed inputs (ARGS="--inputs 100000 --seed 1")
+	$(PY) -m tests.faults.fuzz $(ARGS)
 
 docs: setup-dev ## Write docs/settings.md from the settings' own descriptions
 	$(PY) -m hub.settings_docs > docs/settings.md

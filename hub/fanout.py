@@ -41,7 +41,8 @@ class Fanout:
     """One channel on this node: its subscribers and how far they have been brought.
 
     ``repair`` is called with the fan-out when publications are missing (see ``Ordering``). ``backlog_max`` is in bytes of
-    payload: above it, publishers are asked to wait.
+    payload: above it, publishers are asked to wait. ``max_lag`` is the age in seconds by ``clock`` (Unix time) at which an
+    arriving publication counts as late; 0 = never.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Fanout:
         sessions: Mapping[str, Session],
         repair: Callable[[Fanout], None],
         backlog_max: int,
+        max_lag: float = 0.0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.channel = channel
         self.name = channel.name
@@ -72,6 +75,8 @@ class Fanout:
         self._sessions = sessions
         self._repair = repair
         self._backlog_max = backlog_max
+        self._max_lag = max_lag
+        self._clock = clock
         self._pending: list[Publication] = []
         self._pending_bytes = 0
         self._pending_since = 0.0
@@ -98,9 +103,20 @@ class Fanout:
         if self.ordering is None:
             self._append(publications)
             return
+        if self._max_lag:
+            self._check_lag(publications)
         self._append(self.ordering.take(publications, epoch))
         if self.ordering.repair_due:
             self.ask_repair()
+
+    def _check_lag(self, publications: Sequence[Publication]) -> None:
+        """What arrives so late is not trusted to be all: have positioned subscribers begin anew."""
+        oldest = min((each.time for each in publications if each.time), default=0)
+        if oldest and self._clock() - oldest / 1000 > self._max_lag:
+            self._metrics.lags += 1
+            for subscription in self.subscriptions():
+                if subscription.positioned:
+                    subscription.session.insufficient_state(subscription)
 
     def opened(self, top: Position) -> None:
         """The stream's top is known: from here on publications count."""

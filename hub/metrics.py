@@ -65,6 +65,8 @@ class Metrics:
         self.bytes_out = 0
         self.gaps = 0
         """Gaps in a channel's order that had to be repaired from history."""
+        self.lags = 0
+        """Arrivals later than ``client.channel_position_max_time_lag``."""
         self.repairs = 0
         self.recoveries: Counter[str] = Counter()
         """Recoveries asked for by clients, by outcome."""
@@ -107,6 +109,7 @@ class NodeCollector(Collector):
             ("received_bytes", "Bytes of messages received from clients.", metrics.bytes_in),
             ("sent_bytes", "Bytes written to clients.", metrics.bytes_out),
             ("gaps", "Gaps in a channel's order.", metrics.gaps),
+            ("lags", "Arrivals of publications later than their bound.", metrics.lags),
             ("repairs", "Repairs of a channel's order from history.", metrics.repairs),
         ):
             yield CounterMetricFamily(f"hub_{name}", text, value)

@@ -226,6 +226,8 @@ class Node:
                 sessions=self.sessions,
                 repair=self._repair,
                 backlog_max=self.settings.node.fanout_backlog,
+                max_lag=self.settings.client.channel_position_max_time_lag.total_seconds(),
+                clock=self.clock,
             )
             self.fanouts[channel.name] = fanout
             fanout.holds += 1

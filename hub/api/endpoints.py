@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from auth.apikeys import ApiKeys
-from channels.errors import BadRequest, ChannelError
+from channels.errors import BadRequest, ChannelError, Unavailable
 from hub import codes
 from hub.api import requests
 from hub.api.methods import Methods, error_result
@@ -23,8 +23,8 @@ from hub.surrogates import decode
 
 logger = logging.getLogger("hub.api")
 
-TRANSPORT_STATUSES = {100: 503, 102: 404, 104: 404, 107: 400, 108: 400, 111: 429, 112: 416, 113: 409}
-"""HTTP statuses of errors in transport mode; all others are 500."""
+TRANSPORT_STATUSES = {100: 500, 102: 404, 104: 404, 107: 400, 108: 400, 111: 429, 112: 416, 113: 409}
+"""HTTP statuses of errors in transport mode; all others are 500, or 503 when trying again later may help."""
 
 Reply = dict[str, Any]
 
@@ -58,7 +58,7 @@ class Api:
             body = await self._body(request)
             if name == "batch":
                 return json_response(await self._batch(body))
-            reply = await self._call(name, Raw(body))
+            reply, status = await self._call(name, Raw(body))
         except ClientDisconnect:
             return Response(status_code=400)
         except BadBody as error:
@@ -66,7 +66,7 @@ class Api:
         except TooLarge:
             return PlainTextResponse("The body is larger than http_api.body_size_limit.", 413)
         if "error" in reply and self._in_transport_mode(request):
-            return json_response(reply["error"], TRANSPORT_STATUSES.get(reply["error"]["code"], 500))
+            return json_response(reply["error"], status)
         return json_response(reply)
 
     async def legacy(self, request: Request) -> Response:
@@ -86,7 +86,8 @@ class Api:
         replies = []
         for command in commands:
             try:
-                replies.append(orjson.dumps(await self._call(command.method, command.params)))
+                reply, _ = await self._call(command.method, command.params)
+                replies.append(orjson.dumps(reply))
             except BadBody as error:
                 return PlainTextResponse(str(error), 400)
         return Response(b"\n".join(replies), media_type="application/json")
@@ -105,22 +106,27 @@ class Api:
             return {"error": error_result(BadRequest("a command has one method"))}
         [(name, params)] = command.items()
         try:
-            reply = await self._call(name, params)
+            reply, _ = await self._call(name, params)
         except BadBody as error:
             return {"error": error_result(BadRequest(str(error)))}
         return reply if "error" in reply else {name: reply["result"]}
 
-    async def _call(self, name: str, params: Raw) -> Reply:
-        """Run one method; what it refuses becomes an ``error``. Raises ``BadBody`` for what is not JSON."""
+    async def _call(self, name: str, params: Raw) -> tuple[Reply, int]:
+        """Run one method; what it refuses becomes an ``error``. Raises ``BadBody`` for what is not JSON.
+
+        Returns the reply, and the HTTP status that an error has in transport mode.
+        """
         found = self._methods.table.get(name)
         metrics = self._node.metrics
         metrics.api_calls[name if found is not None else "unknown"] += 1
         if found is None:
-            return {"error": error_result(ReplyError(codes.METHOD_NOT_FOUND))}
+            return {"error": error_result(ReplyError(codes.METHOD_NOT_FOUND))}, 404
+        out_of_reach = False
         try:
-            return {"result": await found[1](self._decoded(self._decoders[name], params))}
+            return {"result": await found[1](self._decoded(self._decoders[name], params))}, 200
         except (ChannelError, ReplyError) as error:
-            if isinstance(error.__cause__, Exception):
+            out_of_reach = isinstance(error, Unavailable)
+            if out_of_reach:
                 logger.warning("the API method %s failed: %s", name, error)
             reply = error_result(error)
         except (BadBody, asyncio.CancelledError):
@@ -129,7 +135,7 @@ class Api:
             logger.exception("the API method %s failed", name)
             reply = error_result(ReplyError(codes.INTERNAL))
         metrics.api_errors[name, reply["code"]] += 1
-        return {"error": reply}
+        return {"error": reply}, 503 if out_of_reach else TRANSPORT_STATUSES.get(reply["code"], 500)
 
     def _decoded(self, decoder: msgspec.json.Decoder[Any], body: bytes | Raw) -> Any:
         try:

@@ -237,7 +237,7 @@ async def test_single_connection_of_a_user() -> None:
     async with HubProcess(changes=changes) as hub, RawClient(hub.ws_url) as first, RawClient(hub.ws_url) as second:
         await first.connect(connection_token("one"))
         await second.connect(connection_token("one"))
-        assert await first.wait_closed() == (3503, "force disconnect")
+        assert await first.wait_closed() == (3504, "connection limit")
         assert await second.error("ping") == 108
 
 

@@ -147,6 +147,7 @@ class Wire:
         try:
             self.head = await bounded(self.reader.readuntil(b"\r\n\r\n"), "the upgrade was not answered")
         except (asyncio.IncompleteReadError, ConnectionError) as error:
+            self.drop()
             raise Closed(1006, "closed during the handshake") from error
         status = int(self.head.split(b" ", 2)[1])
         if status != 101:
@@ -183,7 +184,11 @@ class Wire:
         except TimeoutError:
             raise Hang(f"no frame within {within} s") from None
         except (asyncio.IncompleteReadError, ConnectionError):
+            self.drop()
             raise Closed(1006, "no close frame") from None
+        except Closed:
+            self.drop()
+            raise
 
     async def _frame(self) -> Frame:
         first, second = await self.reader.readexactly(2)

@@ -203,10 +203,10 @@ class HubProcess:
 
     # Asking it
 
-    def api(self, method: str, payload: Any = None, *, timeout: float = 10.0) -> dict[str, Any]:
+    def api(self, method: str, payload: Any = None, *, timeout: float = 10.0, prefix: str = "") -> dict[str, Any]:
         """POST /api/<method> and return the decoded answer, whatever it is."""
         request = urllib.request.Request(
-            f"{self.api_url}/{method}",
+            f"{self.http_url}{prefix}/api/{method}",
             data=json.dumps({} if payload is None else payload).encode(),
             headers={"Content-Type": "application/json", "X-API-Key": self.api_key},
             method="POST",

@@ -134,8 +134,10 @@ class Clients:
         return client, log
 
     async def close(self) -> None:
+        """Disconnect all, and wait for the sockets, which the SDK closes in tasks of its own."""
         for client in self._clients:
             await client.disconnect()
+            await asyncio.gather(*client._background_tasks, return_exceptions=True)
 
 
 async def subscribed(client: Client, channel: str, **options: Any) -> tuple[Subscription, SubscriptionLog]:

@@ -91,7 +91,8 @@ await main({
     const [one, two] = [await subscribed(ann, channel), await subscribed(bob, channel)];
     const { clients } = await one.presence();
     assert.deepEqual(Object.keys(clients).sort(), [ann.context.client, bob.context.client].sort());
-    assert.deepEqual(clients[ann.context.client], { user: 'ann', client: ann.context.client, connInfo: { nick: 'A' } });
+    const seen = clients[ann.context.client];
+    assert.deepEqual([seen.user, seen.client, seen.connInfo], ['ann', ann.context.client, { nick: 'A' }]);
     assert.deepEqual(await two.presenceStats(), { numClients: 2, numUsers: 2 });
     const third = await connected(user('bob'));
     const three = await subscribed(third, channel);

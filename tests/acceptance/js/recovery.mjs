@@ -206,7 +206,8 @@ await main({
     assert.equal(context.recovered, true);
     for (let n = 10; n <= 12; n += 1) await publish(channel, make(n), { delta: true });
     assert.deepEqual(numbers(await count(sub, 12)), range(1, 12).map(make));
-    assert.ok(sub.deltaStats().numDeltaPayloads >= 8, JSON.stringify(sub.deltaStats()));
+    // What is recovered comes in full; deltas go on from there.
+    assert.ok(sub.deltaStats().numDeltaPayloads >= 4, JSON.stringify(sub.deltaStats()));
   },
 
   async tags_filters() {
@@ -338,7 +339,8 @@ await main({
     await count(sub, total + 2, 60000);
     const ended = Date.now();
     await sleep(200);
-    const missed = sub.got.slice(1, -1);
+    const last = sub.got.findIndex((pub) => pub.data.n === total + 1);
+    const missed = sub.got.filter((pub) => pub.data.n > 0 && pub.data.n <= total);
     const seen = new Map();
     for (const pub of missed) seen.set(pub.data.n, (seen.get(pub.data.n) ?? 0) + 1);
     const outcome = {
@@ -354,7 +356,7 @@ await main({
       recover_ms: ended - published,
       client_growth_mib: Math.round((process.memoryUsage().rss - memory) / 2 ** 20),
     };
-    assert.equal(sub.got.at(-1).data.n, total + 1);
+    assert.equal(last, sub.got.length - 1, JSON.stringify({ ...outcome, last, events: sub.log.filter((entry) => entry.event !== 'publication') }));
     return outcome;
   },
 });

@@ -96,7 +96,7 @@ await main({
   },
 
   async get_token_supplies_the_first_token() {
-    const made = await connected({ token: undefined, getToken: async () => token({ sub: 'late' }) });
+    const made = await connected({ getToken: async () => token({ sub: 'late' }) });
     assert.equal((await made.rpc('whoami', null)).data.user, 'late');
   },
 
