@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("which", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} or all (the default)")
     made.add_argument("--quick", action="store_true", help="short rounds: see that it works; the figures are rough")
-    made.add_argument("--rounds", type=int, default=0, metavar="N", help="rounds of each measurement (3; quick: 1)")
+    made.add_argument("--rounds", type=int, default=0, metavar="N", help="rounds of each measurement (5; quick: 1)")
     made.add_argument("--docs", action="store_true", help="put the figures into docs/performance.md")
     made.add_argument(
         "--history", choices=("none", "recent", "durable"), default="none", help="history of the fan-out's channel"
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         made.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)} and all")
     options = Options(
         quick=arguments.quick,
-        rounds=arguments.rounds or (1 if arguments.quick else 3),
+        rounds=arguments.rounds or (1 if arguments.quick else 5),
         root=arguments.root.resolve(),
         pin=not arguments.no_pin,
         history=arguments.history,

@@ -9,7 +9,9 @@ the slowest reader has not yet seen.
 
 from __future__ import annotations
 
+import statistics
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -110,31 +112,35 @@ def payload_size(hub: HubProcess, prefix: str, mode: str) -> int:
     return probe + TEXT_SIZE - round(got.text_size)
 
 
-def baseline_round(subscribers: int, rate: float, count: int, text_size: int) -> tuple[Sample, list[str]]:
-    """The same from the C program."""
+def baseline_round(
+    subscribers: int, rate: float, count: int, text_size: int, *, relay: bool = False
+) -> tuple[Sample, list[str]]:
+    """The same from the C program, on its own timer or, as a relay, from the same publisher as the hub."""
     under_test, load = cpus()
     warm = min(200, max(20, count // 5))
-    given = {
-        "connections": subscribers,
-        "rate": rate,
-        "count": count,
-        "warm": warm,
-        "frame": text_size,
-        "duration": 120,
-    }
-    with Tool("baseline", {**given, "cpu": under_test, "stdin": True}) as baseline:
+    given: dict[str, Option] = {"connections": subscribers, "rate": rate, "count": count, "warm": warm, "relay": relay}
+    given |= {"frame": text_size, "duration": 120, "cpu": under_test, "stdin": True}
+    with ExitStack() as stack:
+        baseline = stack.enter_context(Tool("baseline", given))
         port = baseline.wait_for("listening", timeout=10)["port"]
-        options = {"port": port, "connections": subscribers, "messages": warm + count, "skip": warm, "duration": 150}
-        with Tool("sink", {**options, "cpu": load, "stdin": True}) as sink:
-            sink.wait_for("ready", timeout=60)
-            baseline.wait_for("ready", timeout=60)
-            baseline.say("go")
-            own = baseline.summary(timeout=130)
-            sink.wait_for("complete", timeout=60)
-            summary = sink.summary(timeout=20)
-            baseline.say("stop")
+        options: dict[str, Option] = {"port": port, "connections": subscribers, "duration": 150, "cpu": load}
+        options |= {"messages": warm + count, "skip": warm, "stdin": True}
+        sink = stack.enter_context(Tool("sink", options))
+        sink.wait_for("ready", timeout=60)
+        if relay:
+            size = text_size - len('{"push":{"channel":"bench","pub":{"data":}}}')
+            published: dict[str, Option] = {"port": port, "count": warm + count, "rate": rate, "data_size": size}
+            publisher = stack.enter_context(Tool("publisher", published | {"cpu": load, "stdin": True}))
+            publisher.wait_for("ready", timeout=20)
+        baseline.wait_for("ready", timeout=60)
+        baseline.say("go")
+        if relay:
+            publisher.say("go")
+        own = baseline.summary(timeout=130)
+        sink.wait_for("complete", timeout=60)
+        summary = sink.summary(timeout=20)
     found = sample(summary, own["cpu_us"] / 1e6, own["sends"], own["seconds"])
-    return found, problems(summary, f"C program, {subscribers} subscribers")
+    return found, problems(summary, f"C {'relay' if relay else 'program'}, {subscribers} subscribers")
 
 
 def middle(samples: list[Sample]) -> Sample:
@@ -142,59 +148,74 @@ def middle(samples: list[Sample]) -> Sample:
     return Sample(*(median([getattr(one, name) for one in samples]) for name in Sample.__dataclass_fields__))
 
 
-def row(subscribers: int, how: str, hub: Sample, base: Sample | None) -> list[str]:
-    cells = [f"{subscribers:,}, {how}", number(hub.rate, 0), number(hub.cpu_us)]
-    cells += [number(base.cpu_us), f"{hub.cpu_us / base.cpu_us:.2f}"] if base and base.cpu_us else ["", ""]
-    cells += [number(hub.p50), number(hub.p95), number(hub.p99)]
-    return [*cells, number(base.p50) if base else "", number(base.p99) if base else ""]
+def slope(cost: dict[int, float]) -> tuple[float, float]:
+    """What a publication and what each of its deliveries costs, from the CPU time of publications by subscribers."""
+    fit = statistics.linear_regression(list(cost), list(cost.values()))
+    return fit.intercept, fit.slope
 
 
-COLUMNS = [
-    "subscribers",
-    "deliveries/s",
-    "hub µs",
-    "C µs",
-    "hub / C",
-    "p50 ms",
-    "p95 ms",
-    "p99 ms",
-    "C p50 ms",
-    "C p99 ms",
-]
+def ratio(one: Sample, other: Sample) -> float:
+    return one.cpu_us / other.cpu_us if other.cpu_us else 0.0
 
 
-def measure_paced(hub: HubProcess, options: Options, result: Result) -> list[list[str]]:
-    seconds = 1.0 if options.quick else 5.0
+PACED = ["subscribers", "deliveries/s", "hub µs", "C µs", "hub / C", "relay µs", "hub / relay"]
+LATENCY = ["subscribers", *(f"{who} {which}" for who in ("hub", "C", "relay") for which in ("p50", "p95", "p99"))]
+
+
+def measure_paced(hub: HubProcess, options: Options, result: Result, kind: str) -> None:
+    seconds = 1.0 if options.quick else 3.0
     prefix = "" if options.history == "none" else f"{options.history}:"
     size = payload_size(hub, prefix, "ws")
     rows = []
+    latencies = []
+    medians: dict[int, tuple[Sample, Sample, Sample]] = {}
     for subscribers in options.subscribers:
         rate = rate_for(subscribers)
         count = int(rate * seconds)
-        ours: list[Sample] = []
-        theirs: list[Sample] = []
+        found: tuple[list[Sample], list[Sample], list[Sample]] = ([], [], [])
         for turn in range(options.rounds):
             channel = f"{prefix}p{subscribers}x{turn}"
             got, wrong = hub_round(hub, channel, subscribers, rate, count, "ws", size)
-            result.failures += wrong
-            ours.append(got)
-            base, wrong = baseline_round(subscribers, rate, count, round(got.text_size))
-            result.failures += wrong
-            theirs.append(base)
+            text_size = round(got.text_size)
+            base, base_wrong = baseline_round(subscribers, rate, count, text_size)
+            relay, relay_wrong = baseline_round(subscribers, rate, count, text_size, relay=True)
+            result.failures += wrong + base_wrong + relay_wrong
+            for samples, one in zip(found, (got, base, relay), strict=True):
+                samples.append(one)
             progress(
                 f"{subscribers} paced, round {turn + 1}/{options.rounds}: hub {got.cpu_us:.2f} µs, "
-                f"C {base.cpu_us:.2f} µs a delivery of {got.text_size:.0f} bytes; "
-                f"p99 {got.p99:.2f} and {base.p99:.2f} ms"
+                f"C {base.cpu_us:.2f} µs, C relay {relay.cpu_us:.2f} µs a delivery of {text_size} bytes; "
+                f"p99 {got.p99:.2f}, {base.p99:.2f}, {relay.p99:.2f} ms"
             )
-        hub_median, base_median = middle(ours), middle(theirs)
-        rows.append(row(subscribers, f"{rate}/s", hub_median, base_median))
-        ratio = hub_median.cpu_us / base_median.cpu_us if base_median.cpu_us else 0.0
-        result.facts.append(str(Goal(f"CPU for a delivery at {subscribers:,}, hub / C", ratio, 2.0, "")))
-        result.data[f"paced {subscribers}"] = {"hub": [asdict(s) for s in ours], "c": [asdict(s) for s in theirs]}
-    return rows
+        ours, floor, relayed = medians[subscribers] = middle(found[0]), middle(found[1]), middle(found[2])
+        cells = [f"{subscribers:,}, {rate}/s", number(ours.rate, 0), number(ours.cpu_us), number(floor.cpu_us)]
+        cells += [number(ratio(ours, floor)), number(relayed.cpu_us), number(ratio(ours, relayed))]
+        rows.append(cells)
+        percentiles = [getattr(one, which) for one in (ours, floor, relayed) for which in ("p50", "p95", "p99")]
+        latencies.append([cells[0], *map(number, percentiles)])
+        result.facts.append(str(Goal(f"CPU for a delivery at {subscribers:,}, hub / C", ratio(ours, floor), 2.0, "")))
+        names = ("hub", "c", "relay")
+        result.data[f"paced {subscribers}"] = {
+            name: [asdict(one) for one in samples] for name, samples in zip(names, found, strict=True)
+        }
+    few = [subscribers for subscribers in medians if subscribers < 1000]  # all of these at one rate
+    if len(few) > 1:
+        lines = [slope({n: medians[n][which].cpu_us * n for n in few}) for which in range(3)]
+        says = [f"{name} {fixed:.0f} and {each:.2f} µs" for name, (fixed, each) in zip(NAMES, lines, strict=True)]
+        sizes = ", ".join(str(n) for n in few)
+        result.facts.append(
+            f"A publication itself and each delivery of it cost, at {sizes} subscribers: {'; '.join(says)}."
+        )
+    what = f"Paced, {TEXT_SIZE}-byte messages{kind}"
+    result.tables.append(Table(f"{what}: CPU time for each delivery", PACED, rows))
+    result.tables.append(Table(f"{what}: latency in ms", LATENCY, latencies))
 
 
-def measure_full(hub: HubProcess, options: Options, result: Result) -> list[list[str]]:
+NAMES = ("hub", "C program", "C relay")
+FULL = ["subscribers", "deliveries/s", "CPU µs", "p50 ms", "p95 ms", "p99 ms"]
+
+
+def measure_full(hub: HubProcess, options: Options, result: Result, kind: str) -> None:
     counts = {1: 20_000, 10: 20_000, 100: 5_000, 1000: 2_000}
     prefix = "" if options.history == "none" else f"{options.history}:"
     sizes = {mode: payload_size(hub, prefix, mode) for mode in ("ws", "http")}
@@ -215,26 +236,23 @@ def measure_full(hub: HubProcess, options: Options, result: Result) -> list[list
             base, wrong = baseline_round(subscribers, 0, count, round(found["ws"][-1].text_size))
             result.failures += wrong
             base_samples.append(base)
-        for mode, name in (("ws", "WebSocket"), ("http", "HTTP API")):
-            rows.append(row(subscribers, name, middle(found[mode]), None))
-        base = middle(base_samples)
-        rows.append([f"{subscribers:,}, C send() one by one", number(base.rate, 0), number(base.cpu_us), *[""] * 7])
+        for name, samples in (("WebSocket", found["ws"]), ("HTTP API", found["http"]), ("C program", base_samples)):
+            one = middle(samples)
+            cells = [f"{subscribers:,}, {name}", number(one.rate, 0), number(one.cpu_us)]
+            # the C program sends without regard to what the sink has read, so that its latency would be a queue's
+            rows.append([*cells, *([""] * 3 if name == NAMES[1] else map(number, (one.p50, one.p95, one.p99)))])
         result.data[f"full {subscribers}"] = {
             "c": [asdict(s) for s in base_samples],
             **{mode: [asdict(s) for s in samples] for mode, samples in found.items()},
         }
-    return rows
+    title = f"Full speed, {TEXT_SIZE}-byte messages{kind}, window of {WINDOW} publications"
+    result.tables.append(Table(title, FULL, rows))
 
 
 def run(options: Options) -> Result:
     result = Result("fanout")
     with start_hub(CONFIG, root=options.root, pin=options.pin) as hub:
-        paced = measure_paced(hub, options, result)
-        full = measure_full(hub, options, result)
-    kind = "" if options.history == "none" else f", {options.history} history"
-    result.tables.append(Table(f"Paced, {TEXT_SIZE}-byte messages{kind}, CPU time for each delivery", COLUMNS, paced))
-    shown = [[*line[:3], *line[5:8]] for line in full]
-    columns = [*COLUMNS[:3], *COLUMNS[5:8]]
-    title = f"Full speed, {TEXT_SIZE}-byte messages{kind}, window of {WINDOW} publications"
-    result.tables.append(Table(title, columns, shown))
+        kind = "" if options.history == "none" else f", {options.history} history"
+        measure_paced(hub, options, result, kind)
+        measure_full(hub, options, result, kind)
     return result

@@ -47,7 +47,7 @@ def stretch(hub: HubProcess, channel: str, seconds: int, flooded: bool) -> tuple
 
 
 def run(options: Options) -> Result:
-    seconds = 2 if options.quick else 6
+    seconds = 2 if options.quick else 5
     result = Result("flood")
     calm: list[Event] = []
     loud: list[Event] = []

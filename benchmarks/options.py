@@ -14,7 +14,7 @@ class Options:
 
     quick: bool = False
     """A few seconds a benchmark, to see that it works; the figures are rough."""
-    rounds: int = 3
+    rounds: int = 5
     """Rounds of each measurement, hub and comparison taking turns; medians are shown."""
     root: Path = ROOT
     """The checkout whose hub is measured."""

@@ -59,7 +59,7 @@ class CachedPage:
     def __init__(self, page: Page, read_at: float) -> None:
         self.page = page
         self.read_at = read_at
-        self.rendered: dict[str, Any] = {}
+        self.rendered: dict[object, Any] = {}
         self.size = 200 + sum(len(each.data) + 200 for each in page.publications)
 
 
@@ -175,10 +175,11 @@ class History:
                 tops[each.name] = await self.position(each)
         return tops
 
-    async def tail(self, channel: ResolvedChannel, since: int, limit: int, top: int) -> CachedPage:
+    async def tail(self, channel: ResolvedChannel, since: int, limit: int, top: Position) -> CachedPage:
         """A page above ``since`` for clients that recover; concurrent and repeated readers share one read.
 
-        ``top`` is the offset that the caller knows to exist: a kept page that ends below both it and its limit is old.
+        ``top`` is what the caller knows to exist: a kept page of another epoch, or one that ends below both it and its
+        limit, is old.
         """
         key = (channel.name, since, limit)
         kept = self._cached.get(key)
@@ -195,14 +196,18 @@ class History:
             self.shared_reads += 1
         return await asyncio.shield(task)
 
-    def _is_current(self, kept: CachedPage, limit: int, top: int) -> bool:
-        if self._clock() - kept.read_at > self._cache_ttl:
+    def _is_current(self, kept: CachedPage, limit: int, top: Position) -> bool:
+        position = kept.page.position
+        if self._clock() - kept.read_at > self._cache_ttl or position.epoch != top.epoch:
             return False
-        return len(kept.page.publications) == limit or kept.page.position.offset >= top
+        return len(kept.page.publications) == limit or position.offset >= top.offset
 
     async def _read_tail(self, channel: ResolvedChannel, key: tuple[str, int, int]) -> CachedPage:
         _, since, limit = key
-        cached = CachedPage(await self.read(channel, ReadQuery(since=since, limit=limit)), self._clock())
+        started = self._clock()
+        cached = CachedPage(await self.read(channel, ReadQuery(since=since, limit=limit)), started)
+        if self._reading.get(key) is not asyncio.current_task():
+            return cached  # the channel was redacted since: whoever waits has asked before that, nobody else gets it
         self._forget(key)
         self._cached[key] = cached
         self._cached_bytes += cached.size
@@ -211,7 +216,8 @@ class History:
         return cached
 
     def _read_ended(self, key: tuple[str, int, int], task: asyncio.Task[CachedPage]) -> None:
-        self._reading.pop(key, None)
+        if self._reading.get(key) is task:
+            del self._reading[key]
         if not task.cancelled():
             task.exception()  # seen here in case that every reader has gone meanwhile
 
@@ -223,6 +229,8 @@ class History:
     def _forget_channel(self, name: str) -> None:
         for key in [key for key in self._cached if key[0] == name]:
             self._forget(key)
+        for key in [key for key in self._reading if key[0] == name]:
+            del self._reading[key]
 
     async def remove(self, channel: ResolvedChannel) -> None:
         """Delete the channel's publications; offsets go on where they were."""

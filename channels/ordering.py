@@ -2,7 +2,7 @@
 
 What is at or below the position was seen and is dropped. What follows it directly is taken. What leaves a gap, or names
 another epoch, is held, and a repair is due: whoever repairs reads history and calls ``advance``, or ``restart`` where history
-no longer has what is missing, and then ``release``.
+no longer has what is missing, ``forget`` for what history will never have, and then ``release``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HELD_MAX = 10_000
 class Ordering:
     """The position of one channel's subscribers, and what waits for a repair. No I/O."""
 
-    __slots__ = ("_epoch_held", "_held", "_overflowed", "gaps", "position", "repair_due")
+    __slots__ = ("_epoch_held", "_held", "_overflowed", "gaps", "mark", "position", "repair_due")
 
     def __init__(self) -> None:
         self.position: Position | None = None
@@ -26,6 +26,8 @@ class Ordering:
         self.repair_due = False
         """Something is missing: nothing is taken until ``release``."""
         self.gaps = 0
+        self.mark = 0
+        """How many publications were held until now, for ``forget``."""
         self._held: list[Publication] = []
         self._epoch_held = ""
         self._overflowed = False
@@ -70,6 +72,12 @@ class Ordering:
         first = next((each for each in self._held), None) if self._epoch_held == top.epoch else None
         self.position = Position(first.offset - 1, top.epoch) if first is not None else top
 
+    def forget(self, mark: int) -> None:
+        """Drop what was held before ``mark``: history, read since, has it below the position or not at all."""
+        surplus = mark - (self.mark - len(self._held))
+        if surplus > 0:
+            del self._held[:surplus]
+
     def release(self) -> list[Publication]:
         """End a repair; returns what was held and now fits. ``repair_due`` may be true again."""
         held, self._held = self._held, []
@@ -85,5 +93,6 @@ class Ordering:
             self._epoch_held = epoch
         if len(self._held) < HELD_MAX:
             self._held.append(publication)
+            self.mark += 1
         else:
             self._overflowed = True

@@ -36,7 +36,7 @@ def create_app(settings: Settings, *, app: App | None = None) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         hub = Hub(settings, asyncio.get_running_loop(), app)
         await hub.start()
-        application.router.routes.extend(routes(hub))
+        application.router.routes += [websocket_route(hub), *endpoints(hub)]
         try:
             yield
         finally:
@@ -48,17 +48,23 @@ def create_app(settings: Settings, *, app: App | None = None) -> Starlette:
 
 
 def application(hub: Hub, *, demo: bool = False) -> Starlette:
-    """The endpoints of a hub that is open already; with ``demo`` the page that receives live."""
-    return Starlette(routes=[*routes(hub), *([Route("/", page)] if demo else [])])
+    """The HTTP endpoints of a hub that is open already; with ``demo`` the page that receives live."""
+    return Starlette(routes=[*endpoints(hub), *([Route("/", page)] if demo else [])])
 
 
-def routes(hub: Hub) -> list[Route | WebSocketRoute]:
-    """All endpoints that the settings allow."""
-    settings = hub.settings
-    node = hub.node
+def websocket_route(hub: Hub) -> WebSocketRoute:
+    """The WebSocket over plain ASGI; the hub's own server has its protocol for that and never gets here."""
 
     async def websocket(socket: WebSocket) -> None:
         await websocket_asgi.serve(hub.door, socket)
+
+    return WebSocketRoute(WEBSOCKET_PATH, websocket)
+
+
+def endpoints(hub: Hub) -> list[Route]:
+    """All HTTP endpoints that the settings allow."""
+    settings = hub.settings
+    node = hub.node
 
     async def health(_: Request) -> Response:
         return JSONResponse({})
@@ -72,7 +78,7 @@ def routes(hub: Hub) -> list[Route | WebSocketRoute]:
     async def metrics(_: Request) -> Response:
         return Response(exposition(collector), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    found: list[Route | WebSocketRoute] = [WebSocketRoute(WEBSOCKET_PATH, websocket)]
+    found: list[Route] = []
     if not settings.http_api.disabled:
         api = Api(node)
         found.append(Route("/api", api.legacy, methods=["POST"]))

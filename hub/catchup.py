@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from channels.errors import Unavailable
 from channels.history import CachedPage
 from hub import codes
-from hub.cohort import NotJson, delta_push, plain_push
+from hub.cohort import delta_push
+from hub.protocol import is_readable, publication_push
 from storage.contract import Position, Publication
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ async def catch_up(node: Node, subscription: Subscription, limit: int) -> None:
         if subscription.position.offset >= fanout.position.offset:
             break
         try:
-            kept = await node.history.tail(
-                subscription.channel, subscription.position.offset, limit, fanout.position.offset
-            )
+            kept = await node.history.tail(subscription.channel, subscription.position.offset, limit, fanout.position)
         except Unavailable as error:
             logger.warning("a subscription to %s waits for history: %s", fanout.name, error)
             await asyncio.sleep(RETRY)
@@ -51,11 +50,10 @@ async def catch_up(node: Node, subscription: Subscription, limit: int) -> None:
             session.insufficient_state(subscription)
             return
         if page.publications and page.publications[0].offset == subscription.position.offset + 1:
-            try:
-                await _send(subscription, kept)
-            except NotJson:
+            if not all(is_readable(each) for each in page.publications):
                 session.close(codes.INAPPROPRIATE_PROTOCOL)
                 return
+            await _send(subscription, kept)
             await asyncio.sleep(0)
         elif page.position.offset > subscription.position.offset:
             session.insufficient_state(subscription)
@@ -80,7 +78,7 @@ async def _send(subscription: Subscription, kept: CachedPage) -> None:
         if not _is_live(subscription):
             return
         if message:
-            session.send(message)
+            session.write(message)
             metrics.deliveries += len(publications)
         subscription.position = Position(publications[-1].offset, subscription.position.epoch)
 
@@ -89,7 +87,7 @@ def _portions(subscription: Subscription, kept: CachedPage) -> list[tuple[Sequen
     """A page in messages of about ``PORTION`` bytes; those that need no filter are made once for all."""
     key = subscription.key
     if key.filter is None:
-        kind = "delta" if key.delta else "push"
+        kind = (key.wire, key.delta)
         portions = kept.rendered.get(kind)
         if portions is None:
             portions = kept.rendered[kind] = _render(subscription, kept)
@@ -106,12 +104,12 @@ def _render(subscription: Subscription, kept: CachedPage) -> list[tuple[Sequence
     for each in kept.page.publications:
         taken.append(each)
         if not each.removed and (key.filter is None or key.filter.matches(each.tags)):
-            message = delta_push(head, each, None) if key.delta else plain_push(head, each)
+            message = delta_push(head, each, None) if key.delta else publication_push(head, each)
             messages.append(message)
             size += len(message)
         if size >= PORTION:
-            portions.append((taken, b"\n".join(messages)))
+            portions.append((taken, key.wire.pack_all(messages)))
             taken, messages, size = [], [], 0
     if taken:
-        portions.append((taken, b"\n".join(messages)))
+        portions.append((taken, key.wire.pack_all(messages)))
     return portions

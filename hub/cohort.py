@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from channels.delta import create_delta
 from channels.filters import TagsFilter
-from hub.protocol import encode_text_publication, is_json, publication_push
+from hub.protocol import encode_text_publication, publication_push
 from hub.wire import Wire
 from storage.contract import Publication
 
@@ -59,12 +59,8 @@ class Cohort:
         return self._writes
 
 
-class NotJson(Exception):
-    """A payload cannot be sent to JSON clients."""
-
-
 class Batch:
-    """Publications of one channel on their way out together, and what was rendered of them.
+    """Publications of one channel on their way out together, and what was rendered of them. All are readable as JSON.
 
     ``base`` is the payload of the publication before them, the first delta's base. ``first`` counts publications on this
     node's channel from 1, so that a subscriber who came in between can be spared what is older than it.
@@ -81,13 +77,13 @@ class Batch:
         self._deltas: list[bytes] | None = None
 
     def plain(self) -> list[bytes]:
-        """Each publication as a message for those who take it as it is; raises ``NotJson``."""
+        """Each publication as a message for those who take it as it is."""
         if self._plain is None:
-            self._plain = [plain_push(self.head, each) for each in self.publications]
+            self._plain = [publication_push(self.head, each) for each in self.publications]
         return self._plain
 
     def deltas(self) -> list[bytes]:
-        """Each publication as a message for those who have read the one before it; raises ``NotJson``."""
+        """Each publication as a message for those who have read the one before it."""
         if self._deltas is None:
             bases = (self.base, *(each.data for each in self.publications))
             pairs = zip(self.publications, bases, strict=False)
@@ -101,7 +97,7 @@ class Batch:
         return delta_push(self.head, self.publications[index], None) if full else self.deltas()[index]
 
     def render(self, key: CohortKey) -> tuple[bytes, int]:
-        """What to write to each member of a cohort and how many publications that is; raises ``NotJson``."""
+        """What to write to each member of a cohort and how many publications that is."""
         if key.delta:
             messages = self.deltas()
         elif key.filter is None:
@@ -112,21 +108,12 @@ class Batch:
             messages = [message for message, each in pairs if wanted(each.tags)]
         if not messages:
             return b"", 0
-        return key.wire.pack(messages[0] if len(messages) == 1 else b"\n".join(messages)), len(messages)
-
-
-def plain_push(head: bytes, publication: Publication) -> bytes:
-    """One publication, payload as it is."""
-    if not is_json(publication.data):
-        raise NotJson
-    return publication_push(head, publication)
+        return key.wire.pack_all(messages), len(messages)
 
 
 def delta_push(head: bytes, publication: Publication, base: bytes | None) -> bytes:
     """One publication for a delta subscriber that holds ``base`` (``None``: nothing, or it must not be used)."""
     data = publication.data
-    if not is_json(data):
-        raise NotJson
     patch = create_delta(base, data) if base else None
     if patch is None:
         return head + b'"pub":' + encode_text_publication(publication, data, delta=False) + b"}}"

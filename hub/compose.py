@@ -70,8 +70,9 @@ class Hub:
         await self.node.start()
         self.node.every(timedelta(seconds=HOUSEKEEPING), self._expire)
 
-    async def stop(self) -> None:
-        await self.node.stop()
+    async def stop(self, timeout: float = 5.0) -> None:
+        """Close everything; what runs in the background has ``timeout`` seconds to end."""
+        await self.node.stop(timeout)
 
     async def _expire(self) -> None:
         self._broker.expire()

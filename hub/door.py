@@ -15,6 +15,13 @@ from hub.wire import CompressedFrames
 WEBSOCKET_PATH = "/connection/websocket"
 
 
+class PendingHead(Protocol):
+    """A connection whose request is not complete yet."""
+
+    def give_way(self) -> None:
+        """Close, since there are too many of them and this one waits longest."""
+
+
 class Refusal(NamedTuple):
     """An HTTP answer instead of a connection."""
 
@@ -26,10 +33,8 @@ class Refusal(NamedTuple):
         return HTTPStatus(self.status).phrase
 
 
-class RequestHeaders(Protocol):
-    """Headers by name, whatever its case."""
-
-    def get(self, key: str, /) -> str | None: ...
+HeaderValues = Callable[[str], list[str]]
+"""All values of a header, by its name in whatever case."""
 
 
 class Door:
@@ -39,13 +44,10 @@ class Door:
         self.node = node
         self.settings = node.settings
         self.path = WEBSOCKET_PATH
-        self.heads = 0
-        """Requests whose head is still being received."""
+        self.heads: dict[PendingHead, None] = {}
+        """Connections whose request is still being received, oldest first."""
         websocket = node.settings.websocket
-        self.compressed = CompressedFrames(
-            level=websocket.compression_level,
-            min_size=websocket.compression_min_size,
-        )
+        self._compressed: dict[int, CompressedFrames] = {}
         self.extensions = (
             # Without context takeover one compressed frame serves everybody.
             [ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)]
@@ -57,21 +59,26 @@ class Door:
         self._second = 0
         self._this_second = 0
 
-    def refusal(self, headers: RequestHeaders) -> Refusal | None:
+    def refusal(self, headers: HeaderValues) -> Refusal | None:
         """Why this connection is not taken, counted; ``None`` if it is."""
         refused = self._refusal(headers)
         if refused is not None:
             self.node.metrics.refused[refused.text] += 1
         return refused
 
-    def _refusal(self, headers: RequestHeaders) -> Refusal | None:
+    def _refusal(self, headers: HeaderValues) -> Refusal | None:
         node, settings = self.node, self.settings
         if settings.websocket.disabled:
             return Refusal(404, "This transport is disabled.")
         if node.draining:
             return Refusal(503, "This node is shutting down.")
-        origin = headers.get("Origin")
-        if origin is not None and not self._origins.fullmatch(origin.lower()):
+        origins = headers("Origin")
+        trusted = settings.client.user_id_http_header
+        if len(origins) > 1 or (trusted and len(headers(trusted)) > 1):
+            return Refusal(400, "A header that counts once was sent twice.")
+        if trusted and any(as_utf8(each) is None for each in headers(trusted)):
+            return Refusal(400, "The user id in the header is not UTF-8.")
+        if origins and not self._origins.fullmatch(origins[0].lower()):
             return Refusal(403, "This origin is not in client.allowed_origins.")
         limit = settings.client.connection_limit
         if limit and len(node.sessions) + len(node.pending) >= limit:
@@ -86,10 +93,31 @@ class Door:
                 return Refusal(503, "This node has reached client.connection_rate_limit.")
         return None
 
-    def header_user(self, headers: RequestHeaders) -> str | None:
+    def compressed(self, window_bits: int) -> CompressedFrames:
+        """The wire for clients that agreed on compression with a window of that many bits, the same for all of them."""
+        websocket = self.settings.websocket
+        return self._compressed.setdefault(
+            window_bits,
+            CompressedFrames(
+                level=websocket.compression_level,
+                min_size=websocket.compression_min_size,
+                window_bits=window_bits,
+            ),
+        )
+
+    def header_user(self, headers: HeaderValues) -> str | None:
         """The user that a trusted proxy names, if the hub is set to believe one."""
         name = self.settings.client.user_id_http_header
-        return headers.get(name) if name else None
+        named = headers(name) if name else []
+        return as_utf8(named[0]) if named else None
+
+
+def as_utf8(value: str) -> str | None:
+    """A header's value, which servers hand on in Latin-1, as the UTF-8 that it is; ``None`` if it is not."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return None
 
 
 def origin_pattern(globs: Iterable[str]) -> re.Pattern[str]:

@@ -23,7 +23,7 @@ from hub.catchup import catch_up
 from hub.codes import CloseSession, ReplyError
 from hub.cohort import CohortKey
 from hub.fanout import Fanout
-from hub.protocol import encode_publication, encode_publications, encode_text_publication, fragment, is_json
+from hub.protocol import encode_publication, encode_publications, encode_text_publication, fragment, is_readable
 from hub.subscription import Subscription
 from storage.contract import Position, Publication, ReadQuery
 
@@ -60,6 +60,8 @@ class Prepared:
 
     subscription: Subscription
     result: dict[str, Any]
+    encoded: bytes
+    """The result as JSON."""
 
 
 async def prepare(session: Session, entry: Entry) -> Prepared:
@@ -85,15 +87,16 @@ async def prepare(session: Session, entry: Entry) -> Prepared:
     subscription.token_refresh = entry.token_refresh
     try:
         result = await _result(session, entry, subscription, fanout)
+        prepared = Prepared(subscription, result, orjson.dumps(result))
         if mode.presence:
             subscription.presence = True
             await session.node.presence.add(entry.channel.name, subscription.info)
         if session.closed:
             raise CloseSession(codes.CONNECTION_CLOSED)
     except BaseException:
-        abandon(Prepared(subscription, {}))
+        abandon(Prepared(subscription, {}, b""))
         raise
-    return Prepared(subscription, result)
+    return prepared
 
 
 def abandon(prepared: Prepared) -> None:
@@ -120,13 +123,13 @@ def activate(prepared: Prepared) -> None:
     if session.paused:
         fanout.loosen(subscription)
     _arm_expiry(subscription)
+    if subscription.join_leave:
+        # Before anything that may end the subscription again: its leave is published then.
+        node.run(node.broker.publish_join(subscription.channel.name, subscription.info))
     if subscription.positioned and subscription.position.epoch != fanout.position.epoch:
         session.insufficient_state(subscription)
-        return
-    if behind:
-        node.run(catch_up(node, subscription, _page_limit(session)))
-    if subscription.join_leave:
-        node.run(node.broker.publish_join(subscription.channel.name, subscription.info))
+    elif behind:
+        node.run(catch_up(node, subscription, _page_limit(session, subscription.channel)))
 
 
 async def _result(session: Session, entry: Entry, subscription: Subscription, fanout: Fanout) -> dict[str, Any]:
@@ -202,8 +205,8 @@ async def _from_stream(session: Session, entry: Entry, asked: Position, fanout: 
         return Recovered(False, (), position, True), None
     if asked.offset == position.offset:
         return Recovered(True, (), position, True), None
-    limit = _page_limit(session)
-    kept = await session.node.history.tail(entry.channel, asked.offset, limit, position.offset)
+    limit = _page_limit(session, entry.channel)
+    kept = await session.node.history.tail(entry.channel, asked.offset, limit, position)
     outcome = recover_stream(asked, kept.page, paged=entry.channel.options.durable)
     if not outcome.recovered:
         return outcome, None
@@ -213,8 +216,9 @@ async def _from_stream(session: Session, entry: Entry, asked: Position, fanout: 
     return cut, None
 
 
-def _page_limit(session: Session) -> int:
-    return session.node.settings.client.recovery_max_publication_limit or PAGE
+def _page_limit(session: Session, channel: ResolvedChannel) -> int:
+    """Publications read at a time; on recent channels, which are not paged, the limit of a recovery."""
+    return session.node.settings.client.recovery_max_publication_limit or (PAGE if channel.options.durable else -1)
 
 
 def _cut(outcome: Recovered, most: int) -> Recovered:
@@ -250,13 +254,8 @@ def _encode(entry: Entry, publications: Sequence[Publication]) -> bytes:
 
 
 def _check_json(publications: Sequence[Publication]) -> None:
-    if not all(is_json(each.data) for each in publications):
+    if not all(is_readable(each) for each in publications):
         raise CloseSession(codes.INAPPROPRIATE_PROTOCOL)
-
-
-def encode_result(result: dict[str, Any]) -> bytes:
-    """A subscribe result as JSON."""
-    return orjson.dumps(result)
 
 
 def _arm_expiry(subscription: Subscription) -> None:

@@ -7,6 +7,7 @@ commands have their turn in between.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from channels.ordering import Ordering
 from hub import codes
-from hub.cohort import Batch, Cohort, CohortKey, NotJson, Write
-from hub.protocol import join_push, leave_push, push_head
+from hub.cohort import Batch, Cohort, CohortKey, Write
+from hub.protocol import is_readable, join_push, leave_push, push_head
 from storage.contract import ClientInfo, Position, Publication
 
 if TYPE_CHECKING:
@@ -25,8 +26,14 @@ if TYPE_CHECKING:
     from hub.session import Session
     from hub.subscription import Subscription
 
+logger = logging.getLogger("hub.fanout")
+
 SLICE = 1000
 """Writes before the event loop has its turn: a few milliseconds."""
+
+
+AT_ONCE = 64 * 1024
+"""Bytes of payload rendered at once: in between, whoever reads too slowly is found out."""
 
 
 class Job(NamedTuple):
@@ -106,7 +113,8 @@ class Fanout:
         if self._max_lag:
             self._check_lag(publications)
         self._append(self.ordering.take(publications, epoch))
-        if self.ordering.repair_due:
+        if self.ordering.repair_due and not self.repairing:
+            self._metrics.gaps += 1
             self.ask_repair()
 
     def _check_lag(self, publications: Sequence[Publication]) -> None:
@@ -189,12 +197,26 @@ class Fanout:
 
     def _turn(self) -> None:
         if not self._jobs:
-            self._render_pending()
+            try:
+                self._render_pending()
+            except Exception:
+                # Nothing that could be sent may ever make the channel deaf to what follows.
+                logger.exception("a publication of channel %s cannot be sent", self.name)
+                self._give_up()
         self._write(SLICE)
         if self._jobs or self._pending:
             self._loop.call_soon(self._turn)
         else:
             self._scheduled = False
+
+    def _give_up(self) -> None:
+        """What was to be sent is lost to those who are here: positioned subscribers begin anew."""
+        self._rendered = self._arrived - len(self._pending)
+        self._base = None
+        self._note_reached()
+        for subscription in self.subscriptions():
+            if subscription.positioned:
+                subscription.session.insufficient_state(subscription)
 
     def _write(self, most: int) -> None:
         """Write what is rendered, ``most`` writes or one slice more."""
@@ -226,20 +248,48 @@ class Fanout:
             self._write(SLICE)
 
     def _render_pending(self) -> None:
-        publications, self._pending = self._pending, []
-        self._pending_bytes = 0
+        publications = self._next_pending()
         self._rendering_since = self._pending_since
-        if self._drained is not None:
+        if self._drained is not None and not self.crowded:
             self._drained.set_result(None)
             self._drained = None
         start = 0
         for index, each in enumerate(publications):
-            if each.exclude_client:
+            readable = is_readable(each)
+            if each.exclude_client or not readable:
                 self._render(publications[start:index])
-                self._render(publications[index : index + 1])
+                if readable:
+                    self._render(publications[index : index + 1])
+                else:
+                    self._inappropriate(each)
                 start = index + 1
         self._render(publications[start:] if start else publications)
         self._note_reached()
+
+    def _next_pending(self) -> Sequence[Publication]:
+        """As much of what is pending as should go out at once."""
+        publications, self._pending = self._pending, []
+        if self._pending_bytes <= AT_ONCE:
+            self._pending_bytes = 0
+            return publications
+        size = count = 0
+        while count < len(publications) and (not count or size + len(publications[count].data) <= AT_ONCE):
+            size += len(publications[count].data)
+            count += 1
+        self._pending = publications[count:]
+        self._pending_bytes -= size
+        return publications[:count]
+
+    def _inappropriate(self, publication: Publication) -> None:
+        """A payload that JSON cannot carry: those who should get it cannot be served."""
+        self._finish()
+        self._rendered += 1
+        self._reached = publication.offset or self._reached
+        self._base = None
+        for subscription in self.subscriptions():
+            wanted = subscription.key.filter
+            if wanted is None or wanted.matches(publication.tags):
+                subscription.session.close(codes.INAPPROPRIATE_PROTOCOL)
 
     def _render(self, publications: Sequence[Publication]) -> None:
         if not publications:
@@ -249,19 +299,16 @@ class Fanout:
         self._reached = publications[-1].offset or self._reached
         self._base = publications[-1].data
         excluded = self._excluded(publications[0].exclude_client)
-        try:
-            for cohort in self.cohorts.values():
-                frame, messages = batch.render(cohort.key)
-                if messages:
-                    self._jobs.append(Job(frame, messages, iter(cohort.writes_but(excluded))))
-            if excluded is not None and excluded.key.delta:
-                self.loosen(excluded)
-                excluded.needs_full = True
-            for subscription in tuple(self.loose):
-                self._offer(subscription, batch)
-        except NotJson:
-            for subscription in self.subscriptions():
-                subscription.session.close(codes.INAPPROPRIATE_PROTOCOL)
+        for cohort in self.cohorts.values():
+            frame, messages = batch.render(cohort.key)
+            if messages:
+                self._jobs.append(Job(frame, messages, iter(cohort.writes_but(excluded))))
+        if excluded is not None and excluded.key.delta:
+            self._finish()
+            self.loosen(excluded)
+            excluded.needs_full = True
+        for subscription in tuple(self.loose):
+            self._offer(subscription, batch)
 
     def _excluded(self, client: str) -> Subscription | None:
         session = self._sessions.get(client) if client else None

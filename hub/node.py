@@ -93,14 +93,14 @@ class Node:
         self.every(client.channel_position_check_delay, self._check_positions)
         self.every(self.settings.storage.prune_interval, self._prune)
 
-    async def stop(self) -> None:
-        """Close whatever is still connected, finish what was accepted and release everything."""
+    async def stop(self, timeout: float) -> None:
+        """Close whatever is still connected, finish what was accepted within ``timeout`` seconds, release everything."""
         for session in (*self.sessions.values(), *self.pending):
             session.close(codes.SHUTDOWN)
         for task in self._periodic:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+            await asyncio.wait(self._tasks, timeout=timeout)
         for task in self._tasks:
             task.cancel()
         await self.broker.close()

@@ -161,6 +161,11 @@ def is_json(data: bytes) -> bool:
     return True
 
 
+def is_readable(publication: Publication) -> bool:
+    """Whether JSON clients can be sent this publication: its payload is JSON, or empty."""
+    return not publication.data or is_json(publication.data)
+
+
 def json_string(text: str) -> bytes:
     """``text`` as a JSON string."""
     return orjson.dumps(text)
@@ -190,7 +195,9 @@ def publication_tail(publication: Publication, *, time: bool = False) -> bytes:
 
 
 def encode_publication(publication: Publication, *, time: bool = False) -> bytes:
-    """A publication whose payload is JSON."""
+    """A publication whose payload is JSON, or empty."""
+    if not publication.data:
+        return b"{" + publication_tail(publication, time=time)[1:] + b"}"
     return b'{"data":' + publication.data + publication_tail(publication, time=time) + b"}"
 
 

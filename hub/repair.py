@@ -32,22 +32,27 @@ async def repair(node: Node, fanout: Fanout) -> None:
     while node.fanouts.get(fanout.name) is fanout:
         try:
             await _fill(node, fanout)
-            break
         except ChannelError as error:
             logger.warning("the channel %s waits for its history: %s", fanout.name, error)
             await asyncio.sleep(RETRY)
-    fanout.repaired()
+        else:
+            fanout.repaired()
+            return
 
 
 async def _fill(node: Node, fanout: Fanout) -> None:
+    """Bring the position to the top of history, which has all that the broker has carried when it is read."""
+    assert fanout.ordering is not None
     while True:
         reached = fanout.position
+        mark = fanout.ordering.mark
         page = await node.history.read(fanout.channel, ReadQuery(since=reached.offset, limit=PAGE))
         top = page.position
         if top.epoch != reached.epoch or top.offset < reached.offset:
             fanout.restart(top)
             return
         if top.offset == reached.offset:
+            fanout.ordering.forget(mark)
             return
         if not page.publications or page.publications[0].offset != reached.offset + 1:
             fanout.restart(top)

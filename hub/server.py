@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -28,6 +30,8 @@ BACKLOG = 2048
 """Connections that the kernel holds until they are accepted."""
 BATCH_TICK = 0.1
 """Seconds between batches of a drain."""
+DRAIN_TICK = 0.02
+"""Seconds between looks at whether everybody has gone."""
 LEAST_BATCH = 100
 """Sessions closed per batch even if the window would allow fewer."""
 
@@ -35,6 +39,7 @@ LEAST_BATCH = 100
 def run(settings: Settings, first_run: FirstRun | None) -> int:
     """Serve until a signal; returns the exit code."""
     loop_factory = _loop_factory()
+    _allow_many_files()
     try:
         listener = bind(settings.http_server.address, settings.http_server.port)
     except OSError as error:
@@ -50,6 +55,13 @@ def run(settings: Settings, first_run: FirstRun | None) -> int:
         except (StoreError, AppNotLoaded, BadSetting) as error:
             complain(str(error))
             return 1 if isinstance(error, StoreError) else 2
+
+
+def _allow_many_files() -> None:
+    """Every connection is a file: use all that the system allows this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def complain(sentence: str) -> None:
@@ -86,7 +98,7 @@ async def _serve(settings: Settings, first_run: FirstRun | None, listener: socke
         proxy_headers=False,
         ws_per_message_deflate=False,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=5,
+        ws_max_size=settings.websocket.message_size_limit,
     )
     config.load()
     context = server_context(settings.http_server.tls)
@@ -108,7 +120,7 @@ async def _serve(settings: Settings, first_run: FirstRun | None, listener: socke
     try:
         await server.serve(sockets=[listener])
     finally:
-        await hub.stop()
+        await hub.stop(max(server.leave_by - asyncio.get_running_loop().time(), 1.0))
     logger.info("Hub has stopped")
     return 0
 
@@ -120,11 +132,33 @@ class HubServer(uvicorn.Server):
         super().__init__(config)
         self._hub = hub
         self._announce = announce
+        self.leave_by = 0.0
+        """When a drain has to be over, in the loop's time."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._announce()
+        """As uvicorn's, with a bound on the TLS handshake."""
+        config = self.config
+        await self.lifespan.startup()
+        timeout = self._hub.settings.websocket.handshake_timeout.total_seconds()
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                self._protocol,
+                sock=each,
+                ssl=config.ssl,
+                ssl_handshake_timeout=timeout if config.ssl is not None else None,
+                backlog=config.backlog,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+        self._announce()
+
+    def _protocol(self) -> asyncio.Protocol:
+        factory: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = factory(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: leave at once."""
@@ -137,11 +171,21 @@ class HubServer(uvicorn.Server):
         for server in self.servers:
             server.close()
         settings = self._hub.settings.drain
+        loop = asyncio.get_running_loop()
+        self.leave_by = loop.time() + settings.timeout.total_seconds()
         try:
-            async with asyncio.timeout(settings.timeout.total_seconds()):
+            async with asyncio.timeout_at(self.leave_by):
                 await drain(self._hub, settings.window.total_seconds())
+                # Peers answer the close frame; those that do not are dropped by their transports.
+                while any(isinstance(each, websocket.HubWebSocket) for each in self.server_state.connections):  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_TICK)
         except TimeoutError:
             logger.warning("drain.timeout has passed; closing what is still open")
+            for each in tuple(self.server_state.connections):
+                if isinstance(each, websocket.HubWebSocket):
+                    each.abort()
+        # uvicorn waits that long for connections to be closed by their peers and for requests to be answered.
+        self.config.timeout_graceful_shutdown = max(self.leave_by - loop.time(), 0.1)  # type: ignore[assignment]
         await super().shutdown(sockets)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -143,6 +144,8 @@ class Session:
                 self.close(codes.TOO_MANY_REQUESTS_DISCONNECT)
                 return
             message = self._refuse_all(message)
+            if not message:
+                return
         lines = message.split(b"\n")
         if not lines[-1] and len(lines) > 1:
             lines.pop()
@@ -197,7 +200,7 @@ class Session:
     # To the transport
 
     def send(self, message: bytes) -> None:
-        """Send one message, or several joined by line feeds."""
+        """Send one message."""
         self.write(self.transport.wire.pack(message))
 
     def write(self, packed: bytes) -> None:
@@ -316,9 +319,10 @@ class Session:
 
     # Pings and deadlines
 
-    def begin_pings(self, first: float) -> None:
-        """Connected: no longer stale; the first ping is due in ``first`` seconds (0 = there are no pings)."""
-        self._set_timer(first, self._ping) if first else self._set_timer(0, None)
+    def begin_pings(self) -> None:
+        """Connected, so no longer stale. The first ping comes at a random moment, to spread those of many."""
+        interval = self.node.settings.client.ping_interval.total_seconds()
+        self._set_timer(random.uniform(interval / 2, interval), self._ping if interval else None)
 
     def _set_timer(self, delay: float, callback: Callable[[], None] | None) -> None:
         if self._timer is not None:

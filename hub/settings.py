@@ -70,7 +70,7 @@ class ClientSettings:
     token: TokenSettings = field(default_factory=TokenSettings)
     subscription_token: SubscriptionTokenSettings = field(default_factory=SubscriptionTokenSettings)
     allowed_origins: tuple[str, ...] = ()
-    """Origins whose pages may connect, `*` standing for any part; empty means only pages of the hub's own host."""
+    """Origins whose pages may connect, `*` standing for any part; empty means no page at all."""
     allow_anonymous_connect_without_token: bool = False
     """Let clients connect without a token, as users with an empty id."""
     disallow_anonymous_connection_tokens: bool = False
@@ -134,6 +134,8 @@ class HttpApiSettings:
     """Take commands without a key. For development only."""
     body_size_limit: Annotated[int, Between(1024, None)] = 16_777_216
     """Bytes of the largest request body; a larger one is answered with 413."""
+    body_timeout: Delay = in_seconds(30)
+    """Time a request's body may take to arrive; a slower one is answered with 408."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +162,8 @@ class WebSocketSettings:
     """Control frames (ping, pong) taken from a client per second."""
     handshake_timeout: Delay = in_seconds(10)
     """Time a client has to send the whole opening request."""
-    max_pending_handshakes: Positive = 1000
-    """Connections that may be in their opening handshake at a time; more are refused."""
+    max_pending_handshakes: Positive = 10_000
+    """Connections whose request may be incomplete at a time; when one more comes, the longest waiting one is closed."""
     max_header_size: Annotated[int, Between(1024, None)] = 16_384
     """Bytes of the opening request's headers."""
 
@@ -226,7 +228,7 @@ class DrainSettings:
     """How a node leaves on SIGTERM."""
 
     window: Duration = in_seconds(10)
-    """Time over which connections are told to reconnect elsewhere."""
+    """Time over which connections are told to reconnect elsewhere, at least 1,000 of them a second."""
     timeout: Delay = in_seconds(30)
     """Time after which the process ends whatever is still open; more than `window`."""
 

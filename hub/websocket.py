@@ -17,6 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
 from websockets.exceptions import PayloadTooBig
+from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
@@ -38,6 +39,8 @@ _silent.setLevel(logging.WARNING)
 HIGH_WATER = 64 * 1024
 """Bytes waiting to be written from which on a peer counts as slow."""
 SUBPROTOCOLS = [Subprotocol("centrifuge-json")]
+SLICE = 8 * 1024
+"""Bytes given to the parser at a time: what a flood of small frames makes of them is what it can cost at once."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that a peer has to answer a close frame."""
 
@@ -117,12 +120,29 @@ class HubWebSocket(asyncio.Protocol):
             else:
                 self._upgrade(data)
             return
-        connection.receive_data(data)
-        self._handle(connection.events_received())
-        if not self._closing:
+        if self._closing:
+            self._drain(connection, data)
+            return
+        for start in range(0, len(data), SLICE):
+            connection.receive_data(data[start : start + SLICE] if len(data) > SLICE else data)
+            self._handle(connection.events_received())
+            if self._session is None:
+                return
             if connection.parser_exc is not None:
                 self._broken(connection)
-        elif connection.close_rcvd is not None:
+                return
+
+    def _drain(self, connection: ServerProtocol, data: bytes) -> None:
+        """Our close frame is out: look for the peer's, for a bounded number of bytes, and answer nothing else."""
+        self._size += len(data)
+        if self._size > self._door.settings.websocket.message_size_limit:
+            self._transport.abort()
+            return
+        for start in range(0, len(data), SLICE):
+            connection.receive_data(data[start : start + SLICE])
+            connection.events_received()
+            connection.data_to_send()
+        if connection.close_rcvd is not None:
             self._transport.close()
 
     def eof_received(self) -> None:
@@ -159,6 +179,11 @@ class HubWebSocket(asyncio.Protocol):
         """uvicorn's call to end this connection now."""
         self.close(codes.SHUTDOWN)
 
+    def abort(self) -> None:
+        """Drop this connection without waiting for the peer."""
+        self.close(codes.SHUTDOWN, abort=True)
+        self._transport.abort()
+
     # Handshake
 
     def _upgrade(self, data: bytes) -> None:
@@ -181,7 +206,7 @@ class HubWebSocket(asyncio.Protocol):
         if request is None or connection.parser_exc is not None:
             self._refuse(connection, Refusal(400, "The WebSocket handshake cannot be read."))
             return
-        refusal = self._door.refusal(request.headers)
+        refusal = self._door.refusal(request.headers.get_all)
         if refusal is not None:
             self._refuse(connection, refusal)
             return
@@ -197,12 +222,15 @@ class HubWebSocket(asyncio.Protocol):
         self._config = None
         self._state = None
         self._connection = connection
-        self.wire = self._door.compressed if connection.extensions else TEXT_FRAMES
+        self.wire = TEXT_FRAMES
+        for extension in connection.extensions:
+            if isinstance(extension, PerMessageDeflate):
+                self.wire = self._door.compressed(extension.local_max_window_bits)
         transport = self._transport
         transport.set_write_buffer_limits(high=min(HIGH_WATER, self._door.settings.client.queue_max_size))
         self.write = transport.write
         self.buffered = transport.get_write_buffer_size
-        self._session = Session(self._door.node, self, header_user=self._door.header_user(request.headers))
+        self._session = Session(self._door.node, self, header_user=self._door.header_user(request.headers.get_all))
 
     def _refuse(self, connection: ServerProtocol, refusal: Refusal) -> None:
         headers = Headers({"Connection": "close", "Content-Length": str(len(refusal.text.encode()))})

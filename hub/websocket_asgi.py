@@ -23,14 +23,14 @@ HIGH_WATER = 64 * 1024
 
 async def serve(door: Door, websocket: WebSocket) -> None:
     """Drive one connection from its handshake to its end."""
-    refusal = door.refusal(websocket.headers)
+    refusal = door.refusal(websocket.headers.getlist)
     if refusal is not None:
         await websocket.send_denial_response(PlainTextResponse(refusal.text, refusal.status))
         return
     offered = websocket.scope.get("subprotocols", ())
     await websocket.accept("centrifuge-json" if "centrifuge-json" in offered else None)
     transport = AsgiTransport(websocket)
-    session = Session(door.node, transport, header_user=door.header_user(websocket.headers))
+    session = Session(door.node, transport, header_user=door.header_user(websocket.headers.getlist))
     transport.session = session
     writer = asyncio.create_task(transport.write_all())
     try:
@@ -116,7 +116,8 @@ class AsgiTransport:
             while True:
                 while self._queue:
                     message = self._queue.popleft()
-                    await self.websocket.send_text(message.decode())
+                    for each in message.split(b"\n"):
+                        await self.websocket.send_text(each.decode())
                     self._size -= len(message)
                     if self._size < HIGH_WATER // 4 and self.session is not None:
                         self.session.write_resumed()

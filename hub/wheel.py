@@ -13,18 +13,26 @@ from collections.abc import Callable
 logger = logging.getLogger("hub.wheel")
 
 Callback = Callable[[], None]
+Slots = dict[int, dict["Timer", None]]
 
 
 class Timer:
-    """A pending callback; ``cancel`` is safe at any time."""
+    """A pending callback; ``cancel`` is safe at any time and leaves nothing behind."""
 
-    __slots__ = ("callback",)
+    __slots__ = ("_slot", "_slots", "callback")
 
-    def __init__(self, callback: Callback) -> None:
+    def __init__(self, callback: Callback, slots: Slots, slot: int) -> None:
         self.callback: Callback | None = callback
+        self._slots = slots
+        self._slot = slot
 
     def cancel(self) -> None:
         self.callback = None
+        timers = self._slots.get(self._slot)
+        if timers is not None:
+            timers.pop(self, None)
+            if not timers:
+                del self._slots[self._slot]
 
 
 class Wheel:
@@ -33,18 +41,18 @@ class Wheel:
     def __init__(self, loop: asyncio.AbstractEventLoop, *, tick: float = 0.1) -> None:
         self._loop = loop
         self._tick = tick
-        self._slots: dict[int, list[Timer]] = {}
+        self._slots: Slots = {}
         self._now = int(loop.time() / tick)
         self._handle: asyncio.TimerHandle | None = None
         self._closed = False
 
     def call_later(self, delay: float, callback: Callback) -> Timer:
         """Call ``callback`` after ``delay`` seconds."""
-        timer = Timer(callback)
         if self._handle is None:
             self._now = int(self._loop.time() / self._tick)
         slot = max(int((self._loop.time() + delay) / self._tick) + 1, self._now + 1)
-        self._slots.setdefault(slot, []).append(timer)
+        timer = Timer(callback, self._slots, slot)
+        self._slots.setdefault(slot, {})[timer] = None
         if self._handle is None and not self._closed:
             self._arm()
         return timer

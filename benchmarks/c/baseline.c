@@ -7,15 +7,21 @@
  * A frame has --frame bytes of text and is built once for a publication; only its sequence, time and padding differ. It prints
  * {"event":"listening","port":P}, then {"event":"ready"} when all are there, begins at the first line of stdin (with
  * --stdin), and ends with its own CPU time for each delivery (getrusage, user and system, over the sending).
+ *
+ * With --relay it has no timer: one more connection, which does not subscribe, sends publish commands, and each is answered and
+ * its payload sent on. That is the least that any program between a publisher and its subscribers can do.
  */
 #include "client.h"
 
+#define ROOM (1 << 20)
+
 static int64_t port, connections = 1, count = 100, warm, frame_size = 163, duration = 60, cpu = -1;
 static double rate;
-static bool use_stdin;
+static bool use_stdin, relay;
 static const char *channel = "bench";
 static int *fds;
 static int64_t accepted, introduced;
+static int publisher = -1;
 
 static double cpu_us(void) {
     struct rusage u;
@@ -26,16 +32,19 @@ static double cpu_us(void) {
 static void accept_all(int listener, int64_t deadline) {
     static const char upgrade[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                   "Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n"; /* for the sink's fixed key */
+    static const char hello[] = "{\"id\":1,\"connect\":{\"client\":\"c\",\"version\":\"baseline\",\"ping\":25,\"pong\":true}}";
     static const char replies[] = "{\"id\":1,\"connect\":{\"client\":\"c\",\"version\":\"baseline\",\"ping\":25,\"pong\":true}}\n"
                                   "{\"id\":2,\"subscribe\":{}}";
-    char framed[sizeof replies + 16], data[65536];
+    char framed[sizeof replies + 16], framed_hello[sizeof hello + 16], data[65536];
     size_t header = frame_header(framed, OP_TEXT, sizeof replies - 1, false);
+    size_t hello_header = frame_header(framed_hello, OP_TEXT, sizeof hello - 1, false);
     memcpy(framed + header, replies, sizeof replies - 1);
+    memcpy(framed_hello + hello_header, hello, sizeof hello - 1);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event e = {.events = EPOLLIN, .data.fd = listener}, events[256];
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &e);
     bool *upgraded = calloc(1 << 20, sizeof *upgraded);
-    while (introduced < connections && now_ns() < deadline) {
+    while (introduced + (publisher >= 0) < connections + relay && now_ns() < deadline) {
         int n = epoll_wait(epoll_fd, events, 256, 100);
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
@@ -46,8 +55,6 @@ static void accept_all(int listener, int64_t deadline) {
                 setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
                 e.data.fd = fd;
                 epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e);
-                if (accepted < connections)
-                    fds[accepted++] = fd;
                 continue;
             }
             ssize_t got = recv(fd, data, sizeof data, MSG_DONTWAIT);
@@ -58,10 +65,17 @@ static void accept_all(int listener, int64_t deadline) {
                 if (send(fd, upgrade, sizeof upgrade - 1, MSG_NOSIGNAL) < 0)
                     die("baseline: a client left during the handshake");
             } else {
+                bool subscribes = memmem(data, (size_t)got, "\"subscribe\":", 12);
                 epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-                if (send(fd, framed, header + sizeof replies - 1, MSG_NOSIGNAL) < 0)
+                if (!subscribes) {
+                    publisher = fd;
+                } else if (accepted < connections) {
+                    fds[accepted++] = fd;
+                    introduced++;
+                }
+                if (send(fd, subscribes ? framed : framed_hello, subscribes ? header + sizeof replies - 1 : hello_header + sizeof hello - 1,
+                         MSG_NOSIGNAL) < 0)
                     die("baseline: a client left during the handshake");
-                introduced++;
             }
         }
     }
@@ -69,11 +83,76 @@ static void accept_all(int listener, int64_t deadline) {
     close(epoll_fd);
 }
 
+static int64_t sends, failures;
+
+static void send_to_all(const char *frame, size_t length) {
+    for (int64_t c = 0; c < accepted; c++) {
+        if (send(fds[c], frame, length, MSG_NOSIGNAL) == (ssize_t)length)
+            sends++;
+        else
+            failures++;
+    }
+}
+
+/* Answer one publish command and send its payload on. */
+static void pass_on(const char *command, size_t length) {
+    static char pushed[ROOM], answer[128];
+    const char *data = memmem(command, length, "\"data\":", 7);
+    if (!data)
+        return;
+    data += 7;
+    size_t data_length = (size_t)(command + length - 2 - data), n, h;
+    n = (size_t)sprintf(answer + 16, "{\"id\":%lld,\"publish\":{}}", (long long)number_after(command, 24, "\"id\":"));
+    char header[16];
+    h = frame_header(header, OP_TEXT, n, false);
+    memcpy(answer + 16 - h, header, h);
+    if (send(publisher, answer + 16 - h, h + n, MSG_NOSIGNAL) < 0)
+        failures++;
+    char *body = pushed + 16;
+    n = (size_t)sprintf(body, "{\"push\":{\"channel\":\"%s\",\"pub\":{\"data\":", channel);
+    memcpy(body + n, data, data_length);
+    n += data_length;
+    memcpy(body + n, "}}}", 3);
+    n += 3;
+    h = frame_header(header, OP_TEXT, n, false);
+    memcpy(body - h, header, h);
+    send_to_all(body - h, h + n);
+}
+
+/* Pass on warm + count publications; returns when the measured part began, with the CPU time until then in `before`. */
+static int64_t run_relay(int64_t deadline, double *before) {
+    static char data[ROOM];
+    size_t have = 0;
+    int64_t done = 0, measured_from = now_ns();
+    while (done < warm + count && now_ns() < deadline) {
+        ssize_t got = recv(publisher, data + have, ROOM - have, 0);
+        if (got <= 0)
+            break;
+        have += (size_t)got;
+        char *at = data;
+        struct frame f;
+        while (read_frame(at, (size_t)(data + have - at), &f)) {
+            if (f.opcode == OP_TEXT) {
+                if (done++ == warm) {
+                    *before = cpu_us();
+                    measured_from = now_ns();
+                    sends = 0;
+                }
+                pass_on(f.payload, f.length);
+            }
+            at += f.total;
+        }
+        have = (size_t)(data + have - at);
+        memmove(data, at, have);
+    }
+    return measured_from;
+}
+
 int main(int argc, char **argv) {
     const struct option_spec specs[] = {
         {"port", .number = &port}, {"connections", .number = &connections}, {"count", .number = &count}, {"warm", .number = &warm}, {"rate", .real = &rate},
         {"frame", .number = &frame_size}, {"duration", .number = &duration}, {"cpu", .number = &cpu}, {"channel", .text = &channel},
-        {"stdin", .flag = &use_stdin}, {0}};
+        {"stdin", .flag = &use_stdin}, {"relay", .flag = &relay}, {0}};
     read_options(argc, argv, specs);
     raise_file_limit();
     pin_to((int)cpu);
@@ -102,9 +181,11 @@ int main(int argc, char **argv) {
             return 1;
     }
     double before = cpu_us();
-    int64_t start = now_ns(), measured_from = start, sends = 0, failures = 0;
+    int64_t start = now_ns(), measured_from = start;
+    if (relay)
+        measured_from = run_relay(deadline, &before);
     size_t fixed = strlen("{\"push\":{\"channel\":\"\",\"pub\":{\"data\":}}}") + strlen(channel);
-    for (int64_t i = 0; i < warm + count && now_ns() < deadline; i++) {
+    for (int64_t i = 0; i < (relay ? 0 : warm + count) && now_ns() < deadline; i++) {
         if (i == warm) {
             before = cpu_us();
             measured_from = now_ns();
@@ -123,12 +204,7 @@ int main(int argc, char **argv) {
         char header[16];
         size_t h = frame_header(header, OP_TEXT, length, false);
         memcpy(body - h, header, h);
-        for (int64_t c = 0; c < accepted; c++) {
-            if (send(fds[c], body - h, h + length, MSG_NOSIGNAL) == (ssize_t)(h + length))
-                sends++;
-            else
-                failures++;
-        }
+        send_to_all(body - h, h + length);
     }
     double spent = cpu_us() - before;
     printf("{\"event\":\"summary\",\"sends\":%lld,\"failures\":%lld,\"seconds\":%.6f,\"cpu_us\":%.0f,\"cpu_us_per_delivery\":%.4f}\n",

@@ -30,6 +30,7 @@ static int64_t next_id = 2, deadline;
 static uint64_t sent, acknowledged, refused, connects, failed_connects, blocked;
 static uint32_t errors[MAX_CODES], closes[MAX_CODES];
 static struct histogram round_trip;
+static const char *why = "nobody listens there";
 static int64_t first_sent_at, last_sent_at, last_reply_at;
 
 static void on_signal(int number) {
@@ -154,6 +155,7 @@ static int connect_ws(void) {
     char text[16384], framed[16384 + 16];
     if (fd < 0)
         return -1;
+    why = "the WebSocket handshake was not answered";
     int n = upgrade_request(text, sizeof text, host, (int)port, path);
     size_t have = 0;
     char *blank = NULL;
@@ -168,8 +170,13 @@ static int connect_ws(void) {
         have += (size_t)got;
         blank = memmem(in, have, "\r\n\r\n", 4);
     }
-    if (memcmp(in, "HTTP/1.1 101", 12) != 0)
+    if (memcmp(in, "HTTP/1.1 101", 12) != 0) {
+        static char status[16];
+        snprintf(status, sizeof status, "HTTP %.3s", in + 9);
+        why = status;
         goto failed;
+    }
+    why = "the connect command was not answered";
     in_length = have - (size_t)(blank + 4 - in);
     memmove(in, blank + 4, in_length);
     n = *token ? snprintf(text, sizeof text, "{\"id\":1,\"connect\":{\"token\":\"%s\",\"name\":\"publisher\"}}", token)
@@ -182,8 +189,10 @@ static int connect_ws(void) {
     while (acknowledged + refused == before)
         if (!(wait_for(fd, POLLIN, 5 * SECOND) & POLLIN) || !read_ws(fd))
             goto failed;
-    if (refused)
+    if (refused) {
+        why = "the connect command got an error";
         goto failed;
+    }
     acknowledged--;
     connects++;
     return fd;
@@ -224,7 +233,7 @@ static bool send_commands(int fd, int64_t n) {
 static void run_ws(void) {
     int fd = connect_ws();
     if (fd < 0)
-        die("publisher: cannot connect (is the token allowed, is the server there?)");
+        die("publisher: cannot connect: %s", why);
     wait_for_go(duration);
     int64_t start = now_ns();
     while ((int64_t)sent < count && !over()) {

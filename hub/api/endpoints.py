@@ -26,11 +26,23 @@ logger = logging.getLogger("hub.api")
 TRANSPORT_STATUSES = {100: 500, 102: 404, 104: 404, 107: 400, 108: 400, 111: 429, 112: 416, 113: 409}
 """HTTP statuses of errors in transport mode; all others are 500, or 503 when trying again later may help."""
 
+AT_ONCE = 500
+"""Commands of one request that are begun before the event loop has its turn."""
+
 Reply = dict[str, Any]
 
 
 class BadBody(Exception):
-    """The body is not what the API reads; the text says why."""
+    """The body is not what the API reads; the text says why, ``status`` is the HTTP status of the answer."""
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+    def response(self) -> Response:
+        """The answer; a body that was not read to its end leaves nothing to keep the connection for."""
+        headers = {} if self.status == 400 else {"Connection": "close"}
+        return PlainTextResponse(str(self), self.status, headers)
 
 
 class Api:
@@ -59,12 +71,8 @@ class Api:
             if name == "batch":
                 return json_response(await self._batch(body))
             reply, status = await self._call(name, Raw(body))
-        except ClientDisconnect:
-            return Response(status_code=400)
         except BadBody as error:
-            return PlainTextResponse(str(error), 400)
-        except TooLarge:
-            return PlainTextResponse("The body is larger than http_api.body_size_limit.", 413)
+            return error.response()
         if "error" in reply and self._in_transport_mode(request):
             return json_response(reply["error"], status)
         return json_response(reply)
@@ -77,14 +85,14 @@ class Api:
         try:
             lines = [line for line in (await self._body(request)).split(b"\n") if line.strip()]
             commands = [self._decoded(self._legacy_decoder, line) for line in lines]
-        except ClientDisconnect:
-            return Response(status_code=400)
-        except (BadBody, BadRequest) as error:
+        except BadRequest as error:
             return PlainTextResponse(str(error), 400)
-        except TooLarge:
-            return PlainTextResponse("The body is larger than http_api.body_size_limit.", 413)
+        except BadBody as error:
+            return error.response()
         replies = []
-        for command in commands:
+        for index, command in enumerate(commands):
+            if index % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
             try:
                 reply, _ = await self._call(command.method, command.params)
                 replies.append(orjson.dumps(reply))
@@ -97,9 +105,15 @@ class Api:
             batch = self._decoded(self._batch_decoder, body)
         except BadRequest as error:
             raise BadBody(str(error)) from None
-        if batch.parallel:
-            return {"replies": await asyncio.gather(*(self._batched(each) for each in batch.commands))}
-        return {"replies": [await self._batched(each) for each in batch.commands]}
+        replies: list[Reply] = []
+        for start in range(0, len(batch.commands), AT_ONCE):
+            commands = batch.commands[start : start + AT_ONCE]
+            if batch.parallel:
+                replies += await asyncio.gather(*(self._batched(each) for each in commands))
+            else:
+                replies += [await self._batched(each) for each in commands]
+            await asyncio.sleep(0)
+        return {"replies": replies}
 
     async def _batched(self, command: dict[str, Raw]) -> Reply:
         if len(command) != 1:
@@ -162,26 +176,28 @@ class Api:
         return mode == "transport"
 
     async def _body(self, request: Request) -> bytes:
-        """The body, in UTF-8 and within its bound; raises ``BadBody`` and ``TooLarge``."""
+        """The body, in UTF-8 and within its bounds of size and time; raises ``BadBody``."""
         limit = self._settings.body_size_limit
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge
-            chunks.append(chunk)
-        body = b"".join(chunks)
+        too_large = BadBody("The body is larger than http_api.body_size_limit.", 413)
+        if int(request.headers.get("Content-Length", "0")) > limit:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._settings.body_timeout.total_seconds()):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large
+        except TimeoutError:
+            raise BadBody("The body took longer than http_api.body_timeout.", 408) from None
+        except ClientDisconnect:
+            raise BadBody("The client went away.") from None
         if not body.isascii():
             try:
                 body.decode()
             except UnicodeDecodeError:
                 raise BadBody("The body is not UTF-8.") from None
-        return body
-
-
-class TooLarge(Exception):
-    """The body is above its bound."""
+        return bytes(body)
 
 
 def json_response(content: Any, status: int = 200) -> Response:

@@ -35,6 +35,9 @@ from hub.protocol import bounded, encode_client_info, fragment, is_json, one_lin
 from hub.session import Session
 from storage.contract import Appended, Publication
 
+AT_ONCE = 1000
+"""Channels of one broadcast that are published to before the event loop has its turn."""
+
 Result = Any
 
 
@@ -73,7 +76,10 @@ class Methods:
             except (ChannelError, ReplyError) as error:
                 return {"error": error_result(error)}
 
-        return {"responses": await asyncio.gather(*(one(channel) for channel in request.channels))}
+        responses: list[Result] = []
+        for start in range(0, len(request.channels), AT_ONCE):
+            responses += await asyncio.gather(*(one(each) for each in request.channels[start : start + AT_ONCE]))
+        return {"responses": responses}
 
     async def _publish(self, name: str, message: requests.Message) -> Appended:
         channel = self._node.rules.resolve(name)
@@ -157,7 +163,6 @@ class Methods:
                 continue
             if request.info:
                 session.info = raw_json(request.info, "")
-            session.token_refresh = False
             extend_session(session, min(request.expire_at, 2**53))
             ttl = int(request.expire_at - now) if request.expire_at else 0
             session.send(protocol.refresh_push(bool(request.expire_at), ttl))

@@ -47,7 +47,7 @@ class Broadcast(Message, kw_only=True):
 
 
 class Subscribe(Struct, kw_only=True):
-    user: str
+    user: NonEmpty
     channel: NonEmpty
     info: Raw = EMPTY
     b64info: str = ""
@@ -61,7 +61,7 @@ class Subscribe(Struct, kw_only=True):
 
 
 class Unsubscribe(Struct, kw_only=True):
-    user: str
+    user: NonEmpty
     channel: str = ""
     """Empty: all channels."""
     client: str = ""
@@ -74,7 +74,7 @@ class DisconnectCode(Struct):
 
 
 class Disconnect(Struct, kw_only=True):
-    user: str
+    user: NonEmpty
     client: str = ""
     session: str = ""
     whitelist: list[str] = []
@@ -82,7 +82,7 @@ class Disconnect(Struct, kw_only=True):
 
 
 class Refresh(Struct, kw_only=True):
-    user: str
+    user: NonEmpty
     client: str = ""
     session: str = ""
     expired: bool = False

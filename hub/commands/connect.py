@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from channels.eager import in_task
 from channels.permissions import subscription_mode
 from hub import codes, protocol
 from hub.app import ConnectEvent, ConnectReply
+from hub.app_replies import checked_connect_reply
 from hub.codes import CloseSession, ReplyError
 from hub.commands.subscribe import channel_overrides
 from hub.entering import Entry, Prepared, abandon, activate, prepare
@@ -49,11 +49,12 @@ async def connect(session: Session, command_id: int, request: ConnectRequest) ->
     prepared = await _prepare_all(session, grants, request.subs or {})
     try:
         _make_room(session)
-    except CloseSession:
+        result = _result(session, reply, prepared)
+    except BaseException:
         for each in prepared:
             abandon(each)
         raise
-    _let_in(session, command_id, reply, prepared)
+    _let_in(session, protocol.reply(command_id, b"connect", result), prepared)
     node.metrics.connect_seconds.observe(node.loop.time() - started)
 
 
@@ -70,12 +71,21 @@ def _make_room(session: Session) -> None:
         raise CloseSession(codes.CONNECTION_LIMIT)
 
 
-def _let_in(session: Session, command_id: int, reply: ConnectReply | None, prepared: list[Prepared]) -> None:
+def _let_in(session: Session, reply: bytes, prepared: list[Prepared]) -> None:
     """Everything is known: answer, and begin to deliver."""
+    session.connected_at = session.node.clock()
+    session.node.session_connected(session)
+    session.begin_pings()
+    session.send(reply)
+    for each in prepared:
+        activate(each)
+    _arm_expiry(session)
+
+
+def _result(session: Session, reply: ConnectReply | None, prepared: list[Prepared]) -> bytes:
+    """What the connect reply says."""
     node = session.node
     settings = node.settings.client
-    session.connected_at = node.clock()
-    node.session_connected(session)
     result: dict[str, Any] = {"client": session.client, "version": node.version}
     if session.expire_at and session.token_refresh:
         result["expires"] = True
@@ -83,7 +93,7 @@ def _let_in(session: Session, command_id: int, reply: ConnectReply | None, prepa
     if reply is not None and reply.data:
         result["data"] = fragment(reply.data)
     if prepared:
-        result["subs"] = {each.subscription.channel.name: each.result for each in prepared}
+        result["subs"] = {each.subscription.channel.name: fragment(each.encoded) for each in prepared}
     interval = settings.ping_interval.total_seconds()
     if interval:
         result["ping"] = max(round(interval), 1)
@@ -91,11 +101,7 @@ def _let_in(session: Session, command_id: int, reply: ConnectReply | None, prepa
             result["pong"] = True
     if settings.connect_include_server_time:
         result["time"] = int(node.clock() * 1000)
-    session.begin_pings(random.uniform(interval / 2, interval))
-    session.send(protocol.reply(command_id, b"connect", orjson.dumps(result)))
-    for each in prepared:
-        activate(each)
-    _arm_expiry(session)
+    return orjson.dumps(result)
 
 
 async def _claims(session: Session, request: ConnectRequest) -> ConnectionClaims | None:
@@ -126,16 +132,15 @@ async def _ask_app(session: Session, request: ConnectRequest, claims: Connection
     if handler is None:
         return None
     await in_task()
-    reply = await handler(
-        ConnectEvent(
-            client=session.client,
-            user=claims.user if claims is not None else None,
-            data=bytes(request.data),
-            name=request.name,
-            version=request.version,
-            headers=request.headers or {},
-        )
+    event = ConnectEvent(
+        client=session.client,
+        user=claims.user if claims is not None else None,
+        data=bytes(request.data),
+        name=request.name,
+        version=request.version,
+        headers=request.headers or {},
     )
+    reply = checked_connect_reply(await handler(event))
     settings = session.node.settings.client
     if reply is None or reply.user is None:
         anonymous = settings.insecure or settings.allow_anonymous_connect_without_token

@@ -12,7 +12,7 @@ from channels.permissions import may_history, may_presence
 from channels.recovery import visible
 from hub import codes, protocol
 from hub.codes import CloseSession, ReplyError
-from hub.protocol import ChannelRequest, HistoryRequest, bounded, encode_client_info, encode_publications, is_json
+from hub.protocol import ChannelRequest, HistoryRequest, bounded, encode_client_info, encode_publications, is_readable
 from storage.contract import Page, ReadQuery
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def history_query(request: HistoryRequest, limit: int) -> ReadQuery:
 def encode_history(page: Page) -> bytes:
     """A history result; raises ``ReplyError`` if a payload is not JSON."""
     publications = visible(page.publications)
-    if not all(is_json(each.data) for each in publications):
+    if not all(is_readable(each) for each in publications):
         raise ReplyError(codes.BAD_REQUEST)
     position = orjson.dumps({"epoch": page.position.epoch, "offset": page.position.offset})
     return b'{"publications":' + encode_publications(publications, time=True) + b"," + position[1:]

@@ -18,8 +18,9 @@ from channels.namespaces import DELTA_TYPES
 from channels.permissions import NO_OVERRIDES, Overrides, SubscriptionRequest, may_subscribe, subscription_mode
 from hub import codes, protocol
 from hub.app import ClientContext, SubscribeEvent
+from hub.app_replies import checked_subscribe_reply
 from hub.codes import CloseSession, ReplyError
-from hub.entering import Entry, activate, encode_result, extend, prepare
+from hub.entering import Entry, activate, extend, prepare
 from hub.protocol import ChannelRequest, SubRefreshRequest, SubscribeRequest
 from hub.subscription import NO_CHANNELS
 
@@ -44,7 +45,7 @@ async def subscribe(session: Session, command_id: int, request: SubscribeRequest
     session.subscribing = session.subscribing | {channel.name}
     try:
         prepared = await prepare(session, await _entry(session, channel, request))
-        session.send(protocol.reply(command_id, b"subscribe", encode_result(prepared.result)))
+        session.send(protocol.reply(command_id, b"subscribe", prepared.encoded))
         activate(prepared)
     finally:
         session.subscribing = (session.subscribing - {channel.name}) or NO_CHANNELS
@@ -64,7 +65,7 @@ async def _entry(session: Session, channel: ResolvedChannel, request: SubscribeR
         await in_task()
         context = ClientContext(session.client, session.user, session.info, session.meta)
         event = SubscribeEvent(context, channel.name, bytes(request.data), granted)
-        reply = await node.app.subscribe_handler(event)
+        reply = checked_subscribe_reply(await node.app.subscribe_handler(event))
         if reply is not None:
             granted = True
             info = info if reply.info is None else reply.info

@@ -1,19 +1,15 @@
-"""Hubs that the acceptance tests share, and what is needed to run the JavaScript SDK."""
+"""Hubs that the acceptance tests share, and Node for those with the JavaScript SDK."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.hub_config import APP
 from tests.support.hub_process import HubProcess
 
-JS = Path(__file__).parent / "js"
 SHORT_TIMES = {
     "client": {
         "expired_close_delay": "1s",
@@ -47,20 +43,8 @@ def short_hub() -> Iterator[HubProcess]:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """Path of Node, with the SDK installed; without Node skips, or fails where HUB_TEST_REQUIRE_NODE is set."""
-    problem = None
-    executable, npm = shutil.which("node"), shutil.which("npm")
-    if executable is None or npm is None:
-        problem = "the JavaScript SDK needs node and npm"
-    elif not (JS / "node_modules" / "centrifuge").is_dir():
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=JS, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            problem = f"npm ci failed: {done.stderr[-500:]}"
-    if problem is not None:
-        if os.environ.get("HUB_TEST_REQUIRE_NODE"):
-            pytest.fail(problem)
-        pytest.skip(problem)
+    """Path of Node; tests that use it are marked `needs("js-sdk")`."""
+    executable = shutil.which("node")
     assert executable is not None
     return executable
 

@@ -10,6 +10,7 @@ from tests.acceptance import js_scenario
 from tests.support.hub_config import APP
 from tests.support.hub_process import HubProcess
 
+pytestmark = pytest.mark.needs("js-sdk")
 SHORT = {
     "token_refreshed_on_the_live_connection",
     "refresh_with_an_expired_token_reconnects",

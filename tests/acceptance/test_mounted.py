@@ -47,6 +47,7 @@ def mounted() -> Iterator[HubProcess]:
         assert log.count("Traceback") <= log.count("RuntimeError: a bug in the application"), hub.log_tail(100)
 
 
+@pytest.mark.needs("js-sdk")
 @pytest.mark.parametrize(("file", "name"), SCENARIOS, ids=[name for _, name in SCENARIOS])
 def test_scenario(node: str, mounted: HubProcess, file: str, name: str) -> None:
     js_scenario.run(node, mounted, file, name, prefix=PREFIX)

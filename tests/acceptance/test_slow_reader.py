@@ -78,6 +78,8 @@ async def test_conflate_keeps_only_the_newest_for_a_slow_reader() -> None:
             assert number_of(await slow.line()) == count
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        healthy.wire.drop()
+        slow.drop()
         assert "Traceback" not in hub.log()
 
 

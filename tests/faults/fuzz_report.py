@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-MOST_COMPLAINTS = 25
+MOST_OF_A_KIND = 4
+"""Complaints of one kind that are printed; all are counted."""
 
 
 @dataclass(slots=True)
@@ -34,5 +35,10 @@ class Report:
         lines.append("answers: " + ", ".join(f"{key} x{count}" for key, count in sorted(self.answers.items())))
         lines += self.notes
         lines.append(f"complaints: {len(self.complaints)}")
-        lines += [f"  {complaint}" for complaint in self.complaints[:MOST_COMPLAINTS]]
+        shown: Counter[str] = Counter()
+        for complaint in self.complaints:
+            kind = complaint.partition(":")[0]
+            shown[kind] += 1
+            if shown[kind] <= MOST_OF_A_KIND:
+                lines.append(f"  {complaint}")
         return "\n".join(lines)

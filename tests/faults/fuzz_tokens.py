@@ -14,7 +14,7 @@ from typing import Any
 from tests.faults.fuzz_report import Report
 from tests.faults.mutate import dump, mutate_bytes, mutate_tree, odd
 from tests.faults.raw_tokens import HEADER, b64url, raw_token, signature
-from tests.faults.wire import Closed, Hang, Wire
+from tests.faults.wire import Closed, Hang, Wire, loads
 from tests.support.hub_config import TOKEN_SECRET
 from tests.support.hub_process import HubProcess
 from tests.support.tokens import connection_token
@@ -118,7 +118,7 @@ def signed(token: str) -> dict[str, Any] | None:
         header, payload, sign = (
             base64.urlsafe_b64decode(part.strip().rstrip("=").encode("ascii") + b"==") for part in parts
         )
-        algorithm = json.loads(header).get("alg")
+        algorithm = loads(header).get("alg")
     except (ValueError, binascii.Error, AttributeError, RecursionError):
         return None
     hashing = HASHES.get(algorithm) if isinstance(algorithm, str) else None
@@ -128,7 +128,7 @@ def signed(token: str) -> dict[str, Any] | None:
     if not hmac.compare_digest(expected, sign):
         return None
     try:
-        claims = json.loads(payload)
+        claims = loads(payload)
     except (ValueError, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}

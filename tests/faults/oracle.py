@@ -58,7 +58,7 @@ class Verdict:
 MALFORMED = Verdict(closes={3501})
 
 
-class _Parse:
+class Parse:
     """A strict parse that remembers what implementations may differ about."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class _Parse:
         raise ValueError(name)
 
     def _int(self, text: str) -> Any:
-        return int(text) if len(text) < 100 and text != "-0" else Number(text)
+        return int(text) if len(text) < 100 else Number(text)
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -139,7 +139,8 @@ def mapping(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return check
 
 
-uint64 = whole(0, 2**64 - 1)
+uint64 = whole(0, 2**200)
+"""Whether a number beyond 64 bits is a wrong type or a position that cannot be is left open."""
 int32 = whole(-(2**31), 2**31 - 1)
 SUBSCRIBE = struct(
     channel=text,
@@ -214,7 +215,7 @@ def judge_frame(frame: bytes) -> list[Verdict]:
 
 def judge(line: bytes) -> Verdict:
     """The verdict of one message on a connected session without outstanding pings."""
-    parse = _Parse()
+    parse = Parse()
     try:
         command = parse(line)
     except NotJson:
@@ -224,7 +225,7 @@ def judge(line: bytes) -> Verdict:
     if not isinstance(command, dict):
         return MALFORMED
     verdict = _typed(command)
-    if _has_null(command):
+    if has_null(command):
         # A null may be read as the field's absence or as a wrong type.
         absent = _typed(_without_nulls(command))
         verdict = Verdict(
@@ -276,9 +277,9 @@ def _rules(kind: str, request: dict[str, Any]) -> Verdict:
     return verdict
 
 
-def _has_null(value: Any) -> bool:
+def has_null(value: Any) -> bool:
     if isinstance(value, dict):
-        return any(item is None or _has_null(item) for item in value.values())
+        return any(item is None or has_null(item) for item in value.values())
     return False
 
 

@@ -59,6 +59,12 @@ def on_one_line(payload: bytes) -> bytes:
     return payload.replace(b"\r", b"").replace(b"\n", b"")
 
 
+def without_blanks(payload: bytes) -> bytes:
+    """``payload`` without the white space between its tokens."""
+    parts = re.split(rb'("(?:[^"\\]|\\.)*")', payload)
+    return b"".join(part if index % 2 else re.sub(rb"[ \t\r\n]+", b"", part) for index, part in enumerate(parts))
+
+
 def payloads(*, line_breaks: bool) -> st.SearchStrategy[bytes]:
     """Random JSON texts, built token by token, with all the freedom of notation that the grammar allows."""
     blank = st.sampled_from(["", "", "", " ", "  ", "\t"] + (["\n", "\r\n", " \n "] if line_breaks else []))

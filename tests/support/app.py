@@ -72,6 +72,12 @@ async def seen(context: ClientContext, data: bytes) -> dict[str, Any]:
     return {"messages": messages.get(user, []), "disconnects": disconnects.get(user, [])}
 
 
+@app.api("double")
+async def double(data: bytes) -> dict[str, Any]:
+    """A method of the server API."""
+    return {"doubled": 2 * json.loads(data)["n"]}
+
+
 @app.on_connect
 async def connect(event: ConnectEvent) -> ConnectReply | None:
     """Does as the connect data asks: `user`, `refuse`, `disconnect`, `info`, `channels`, `expire_at`."""

@@ -110,6 +110,14 @@ class HubProcess:
         except FileNotFoundError:
             return ""
 
+    def wait_log(self, words: str, timeout: float = 10.0) -> None:
+        """Wait until `words` stand in the log; blocks (use `asyncio.to_thread` in a coroutine)."""
+        deadline = time.monotonic() + timeout
+        while words not in self.log():
+            if time.monotonic() > deadline:
+                raise HubFailed(f"{words!r} was not logged within {timeout} s\n{self.log_tail()}")
+            time.sleep(0.01)
+
     def log_tail(self, lines: int = 60) -> str:
         return "\n".join(self.log().splitlines()[-lines:])
 
@@ -148,6 +156,16 @@ class HubProcess:
                 raise HubFailed(f"no exit within {timeout} s of SIGTERM\n{self.log_tail()}") from None
         self._forget()
         return process.returncode
+
+    def wait(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Wait for a process that was told to stop; its exit code. Raises HubFailed when it stays."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise HubFailed(f"no exit within {timeout} s\n{self.log_tail()}") from None
+        self._forget()
+        return code
 
     def send_signal(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -71,6 +71,12 @@ class RawClient:
         if self._reader is not None:
             await self._reader
 
+    @property
+    def subprotocol(self) -> str | None:
+        """What the hub chose of the subprotocols that were offered."""
+        assert self._socket is not None
+        return self._socket.subprotocol
+
     def abort(self) -> None:
         """Cut the TCP connection without a closing handshake."""
         assert self._socket is not None

@@ -14,11 +14,10 @@ const SECRET = process.env.HUB_TOKEN_SECRET;
 const clients = [];
 const sockets = [];
 
-// As in a browser, each message is an event of its own. By default `ws` emits all messages of one chunk from the network
-// in one tick, and then this SDK (5.7, 5.8) mixes up the publications of frames that carry several.
+// The SDK's versions before 5.8 mix up frames of several messages that `ws` emits in one tick; 5.8 keeps their order.
 class TrackedSocket extends WebSocket {
-  constructor(url, protocols) {
-    super(url, protocols, { allowSynchronousEvents: false });
+  constructor(...args) {
+    super(...args);
     sockets.push(this);
   }
 }
