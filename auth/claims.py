@@ -2,7 +2,7 @@
 
 Every claim has one type; another type is an error that names the claim. ``null`` is the same as leaving it out. Of a
 claim that is there twice the last one counts, everywhere. Custom JSON (``info``, ``data``, ``meta``) is kept as the
-bytes that came, less the line breaks between its parts, and never parsed and rebuilt.
+bytes that came, less the white space between its parts, and never parsed and rebuilt.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from auth.errors import TokenInvalid
 
 _NO_RAW: Final = Raw()
 _FOREVER: Final = 253402300800  # the year 10000
+_SPACE: Final = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
 _WANTED: Final = re.compile(r"^Expected `([^`]*)`, got `([^`]*)`")
 
@@ -215,7 +216,9 @@ def compact(raw: Raw | bytes) -> bytes:
     value = bytes(raw)
     if not value or value == b"null":
         return b""
-    return value.translate(None, b"\r\n") if b"\n" in value or b"\r" in value else value
+    if b" " in value or b"\n" in value or b"\t" in value or b"\r" in value:
+        return _SPACE.sub(rb"\1", value)
+    return value
 
 
 def _expire_at(document: RegisteredClaims) -> int:

@@ -25,13 +25,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hub.codes import CloseSession, Disconnect, Error, ReplyError
+from hub.codes import DISCONNECTS, ERRORS, CloseSession, Disconnect, Error, ReplyError
 
 
 class Refuse(ReplyError):
     """Answer the command with an error: ``code`` from 400 to 1999, or one of the protocol's own."""
 
     def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
+        if not 400 <= code <= 1999 and all(code != known.code for known in ERRORS):
+            raise ValueError(f"an error code is 400 to 1999 or one of the protocol's own, not {code}")
         super().__init__(Error(code, message, temporary))
 
 
@@ -39,6 +41,10 @@ class DisconnectClient(CloseSession):
     """Close the client's connection: ``code`` from 4000 to 4999 (from 4500 on, SDKs do not come back)."""
 
     def __init__(self, code: int, reason: str) -> None:
+        if not 4000 <= code <= 4999 and all(code != known.code for known in DISCONNECTS):
+            raise ValueError(f"a disconnect code is 4000 to 4999 or one of the protocol's own, not {code}")
+        if len(reason.encode()) > 123:
+            raise ValueError("the reason of a disconnect is at most 123 bytes")
         super().__init__(Disconnect(code, reason))
 
 

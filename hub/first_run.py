@@ -158,7 +158,9 @@ def with_demo(settings: Settings) -> Settings:
     client = replace(
         settings.client,
         allow_anonymous_connect_without_token=True,
-        allowed_origins=tuple(f"http://{host}{port}" for host in ("localhost", "127.0.0.1") for port in ("", ":*")),
+        allowed_origins=tuple(
+            f"http://{host}{port}" for host in ("localhost", "127.0.0.1", "[::1]") for port in ("", ":*")
+        ),
     )
     return replace(settings, channel=channel, client=client)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import is_ssl
 from uvicorn.server import ServerState
 
 from hub.door import Door
@@ -79,6 +80,17 @@ class HubHttp(HttpToolsProtocol):
             self._incomplete += len(data)
             if self._incomplete > self._door.settings.websocket.max_header_size:
                 self._refuse(b"431 Request Header Fields Too Large", "header too large")
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A client that has said all it will say still gets its answer."""
+        if not self._in_cycle() or is_ssl(self.transport):
+            return None
+        self.cycle.keep_alive = False
+        return True
+
+    def _in_cycle(self) -> bool:
+        newest: RequestResponseCycle | None = self.cycle  # None before the first request, whatever its annotation says
+        return newest is not None and not newest.response_complete
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

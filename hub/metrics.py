@@ -70,8 +70,8 @@ class Metrics:
         self.repairs = 0
         self.recoveries: Counter[str] = Counter()
         """Recoveries asked for by clients, by outcome."""
-        self.handler_failures: Counter[str] = Counter()
-        """Exceptions of an application's own handlers, by handler."""
+        self.failures: Counter[str] = Counter()
+        """Unexpected exceptions, mostly of an application's own handlers, by the command or event at work."""
         self.connect_seconds = Histogram()
         self.publish_seconds = Histogram()
         self.delivery_seconds = Histogram()
@@ -121,7 +121,7 @@ class NodeCollector(Collector):
         yield _labelled("unsubscribes", "Subscriptions ended by the hub.", ("code", "reason"), metrics.unsubscribes)
         yield _labelled("refused_connections", "Connections refused at the door.", ("reason",), metrics.refused)
         yield _labelled("recoveries", "Recoveries asked for by clients.", ("outcome",), metrics.recoveries)
-        yield _labelled("handler_failures", "Exceptions of the application.", ("handler",), metrics.handler_failures)
+        yield _labelled("failures", "Unexpected exceptions, mostly of handlers.", ("during",), metrics.failures)
         yield _labelled("api_calls", "Calls of the server API.", ("method",), metrics.api_calls)
         yield _labelled("api_errors", "Errors of the server API.", ("method", "code"), metrics.api_errors)
         yield _labelled("store_rows", "Rows that store operations touched.", ("operation",), metrics.store_rows)

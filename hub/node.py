@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -66,7 +67,7 @@ class Node:
         self.metrics = metrics
         self.clock = clock
         self.id = str(uuid.uuid4())
-        self.name = settings.node.name or f"{settings.http_server.address}:{settings.http_server.port}"
+        self.name = settings.node.name or f"{socket.gethostname()}_{settings.http_server.port}"
         self.version = VERSION
         self.started_at = loop.time()
         self.wheel = Wheel(loop)
@@ -187,7 +188,7 @@ class Node:
 
     def session_ended(self, session: Session, disconnect: Disconnect) -> None:
         """A session is over; its subscriptions have ended already."""
-        self.metrics.disconnects[disconnect] += 1
+        self.metrics.disconnects[disconnect if disconnect in codes.DISCONNECTS else (disconnect.code, "custom")] += 1
         self.pending.discard(session)
         if self.sessions.pop(session.client, None) is None:
             return
@@ -205,7 +206,7 @@ class Node:
         try:
             await self.app.disconnect_handler(DisconnectEvent(context, disconnect.code, disconnect.reason))
         except Exception:
-            self.metrics.handler_failures["on_disconnect"] += 1
+            self.metrics.failures["disconnect"] += 1
             raise
 
     def of_user(self, user: str, *, client: str = "", session: str = "") -> list[Session]:

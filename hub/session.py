@@ -265,10 +265,10 @@ class Session:
             self.transport.resume_reading()
 
     def _begin(self, command: protocol.Command) -> None:
-        if not command.id and command.send is None:
+        asked = next((each for each in COMMANDS if getattr(command, each[0]) is not None), None)
+        if not command.id and (asked is None or asked[0] != "send"):
             self._pong()
             return
-        asked = next((each for each in COMMANDS if getattr(command, each[0]) is not None), None)
         if asked is None:
             self.close(codes.BAD_REQUEST_DISCONNECT)
             return
@@ -293,7 +293,14 @@ class Session:
             self.close(ended.disconnect)
         except ChannelError as refused:
             self.reply_error(command_id, kind, error_of(refused))
+        except asyncio.CancelledError:
+            if self.closed:
+                raise
+            # A handler's own doing: something that it waited for was cancelled.
+            self.node.metrics.failures[kind] += 1
+            self.reply_error(command_id, kind, codes.INTERNAL)
         except Exception:
+            self.node.metrics.failures[kind] += 1
             logger.exception("the command %s of client %s failed", kind, self.client)
             self.reply_error(command_id, kind, codes.INTERNAL)
 

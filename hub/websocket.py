@@ -20,6 +20,7 @@ from websockets.exceptions import PayloadTooBig
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -302,11 +303,11 @@ class HubWebSocket(asyncio.Protocol):
         if second != self._budget_second:
             self._budget_second, self._budget = second, self._door.settings.websocket.ping_flood_limit
         self._budget -= 1
-        output = b"".join(self._connection.data_to_send())
         if self._budget < 0:
             self._session.close(codes.TOO_MANY_REQUESTS_DISCONNECT)
-        elif output:
-            self.write(output)
+        elif self._connection.state is State.OPEN:
+            # Otherwise a close frame waits behind the pong, and answers to what came before it are still to be written.
+            self.write(b"".join(self._connection.data_to_send()))
 
     def _closed_by_peer(self) -> None:
         """The peer has sent a close frame; ours, if it was not sent already, is waiting to be."""
@@ -329,7 +330,8 @@ class HubWebSocket(asyncio.Protocol):
 
     def _fail(self, code: int, reason: str) -> None:
         assert self._connection is not None
-        self._connection.fail(code, reason)
+        if self._connection.state is State.OPEN:
+            self._connection.fail(code, reason)
         self._end_with(b"".join(self._connection.data_to_send()))
 
     def _end_with(self, output: bytes) -> None:
@@ -354,7 +356,8 @@ class HubWebSocket(asyncio.Protocol):
         if abort or self._connection is None:
             self._transport.abort()
             return
-        self._connection.send_close(disconnect.code, disconnect.reason)
+        if self._connection.state is State.OPEN:
+            self._connection.send_close(disconnect.code, disconnect.reason)
         self._transport.write(b"".join(self._connection.data_to_send()))
         self._session = None
         self._linger()

@@ -17,6 +17,8 @@ from hub.wire import MESSAGES
 
 logger = logging.getLogger("hub.websocket")
 
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a close frame may take to be written."""
 HIGH_WATER = 64 * 1024
 """Bytes waiting to be written from which on a peer counts as slow."""
 
@@ -29,7 +31,7 @@ async def serve(door: Door, websocket: WebSocket) -> None:
         return
     offered = websocket.scope.get("subprotocols", ())
     await websocket.accept("centrifuge-json" if "centrifuge-json" in offered else None)
-    transport = AsgiTransport(websocket)
+    transport = AsgiTransport(websocket, door.settings.websocket.write_timeout.total_seconds())
     session = Session(door.node, transport, header_user=door.header_user(websocket.headers.getlist))
     transport.session = session
     writer = asyncio.create_task(transport.write_all())
@@ -37,8 +39,9 @@ async def serve(door: Door, websocket: WebSocket) -> None:
         await _read_all(transport, session, door.settings.websocket.message_size_limit)
     finally:
         session.lost()
-        transport.closing.set()
-        await asyncio.wait({writer}, timeout=5)
+        transport.end()
+        # The writer may still have a close frame to send; whoever does not take that is left to the server.
+        await asyncio.wait({writer}, timeout=CLOSE_TIMEOUT)
         writer.cancel()
 
 
@@ -76,8 +79,10 @@ class AsgiTransport:
     name = "websocket"
     wire = MESSAGES
 
-    def __init__(self, websocket: WebSocket) -> None:
+    def __init__(self, websocket: WebSocket, write_timeout: float) -> None:
         self.websocket = websocket
+        self._write_timeout = write_timeout
+        self._ended = False
         self.session: Session | None = None
         self.reading = asyncio.Event()
         self.reading.set()
@@ -98,8 +103,26 @@ class AsgiTransport:
         self._disconnect = disconnect
         if abort:
             self._queue.clear()
+            self.closing.set()
         self._some.set()
         self.reading.set()
+
+    def end(self) -> None:
+        """The peer has gone, or is to be left: nothing but a close frame that is due is written any more."""
+        self._ended = True
+        self._queue.clear()
+        self._some.set()
+
+    async def _send(self, text: str) -> None:
+        """Send one message; a peer that takes nothing for ``websocket.write_timeout`` is left."""
+        session = self.session
+        try:
+            async with asyncio.timeout(None if session is None or session.is_conflating else self._write_timeout):
+                await self.websocket.send_text(text)
+        except TimeoutError:
+            if session is not None:
+                session.close(codes.WRITE_ERROR)
+            raise WebSocketDisconnect(codes.WRITE_ERROR.code, codes.WRITE_ERROR.reason) from None
 
     def pause_reading(self) -> None:
         self.reading.clear()
@@ -117,12 +140,14 @@ class AsgiTransport:
                 while self._queue:
                     message = self._queue.popleft()
                     for each in message.split(b"\n"):
-                        await self.websocket.send_text(each.decode())
+                        await self._send(each.decode())
                     self._size -= len(message)
                     if self._size < HIGH_WATER // 4 and self.session is not None:
                         self.session.write_resumed()
                 if self._disconnect is not None:
                     await self.websocket.close(self._disconnect.code, self._disconnect.reason)
+                    return
+                if self._ended:
                     return
                 self._some.clear()
                 await self._some.wait()

@@ -78,13 +78,12 @@ class Api:
         return json_response(reply)
 
     async def legacy(self, request: Request) -> Response:
-        """``POST /api``: lines of ``{"method": …, "params": …}``, answered line by line in order."""
+        """``POST /api``: one ``{"method": …, "params": …}``, or several a line each; answered line by line in order."""
         refused = self._refused(request)
         if refused is not None:
             return refused
         try:
-            lines = [line for line in (await self._body(request)).split(b"\n") if line.strip()]
-            commands = [self._decoded(self._legacy_decoder, line) for line in lines]
+            commands = self._legacy_commands(await self._body(request))
         except BadRequest as error:
             return PlainTextResponse(str(error), 400)
         except BadBody as error:
@@ -99,6 +98,16 @@ class Api:
             except BadBody as error:
                 return PlainTextResponse(str(error), 400)
         return Response(b"\n".join(replies), media_type="application/json")
+
+    def _legacy_commands(self, body: bytes) -> list[requests.LegacyCommand]:
+        """The commands of a legacy body; a single one may be laid out over several lines."""
+        try:
+            commands = [self._decoded(self._legacy_decoder, line) for line in body.split(b"\n") if line.strip()]
+        except BadBody:
+            commands = [self._decoded(self._legacy_decoder, body)]
+        if not commands:
+            raise BadBody("The body has no command.")
+        return commands
 
     async def _batch(self, body: bytes) -> Reply:
         try:
@@ -146,6 +155,7 @@ class Api:
         except (BadBody, asyncio.CancelledError):
             raise
         except Exception:
+            metrics.failures[f"api {name}"] += 1
             logger.exception("the API method %s failed", name)
             reply = error_result(ReplyError(codes.INTERNAL))
         metrics.api_errors[name, reply["code"]] += 1

@@ -24,7 +24,7 @@ from channels.recovery import visible
 from hub import codes, protocol
 from hub.api import requests
 from hub.codes import CloseSession, ReplyError
-from hub.commands.connect import extend_session
+from hub.commands.connect import MAX_TTL, extend_session
 from hub.commands.messages import encode_result
 from hub.commands.reads import history_query
 from hub.entering import Entry, activate, prepare
@@ -164,7 +164,7 @@ class Methods:
             if request.info:
                 session.info = raw_json(request.info, "")
             extend_session(session, min(request.expire_at, 2**53))
-            ttl = int(request.expire_at - now) if request.expire_at else 0
+            ttl = min(int(request.expire_at - now), MAX_TTL) if request.expire_at else 0
             session.send(protocol.refresh_push(bool(request.expire_at), ttl))
         return {}
 

@@ -38,7 +38,7 @@ def encode_result(result: Any) -> bytes:
         if not is_json(result):
             raise TypeError("an RPC method returned bytes that are not JSON")
         return one_line(result)
-    return orjson.dumps(result)
+    return orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS)
 
 
 async def send(session: Session, command_id: int, request: SendRequest) -> None:

@@ -30,6 +30,7 @@ CHANNELS = [f"durable:fault-{number}" for number in range(6)]
 CATCH_UP_WITHIN = 60.0
 """Seconds that subscribers have to reach the top after the last restart; exceeding it is reported as lost."""
 PAGE = 500
+LATECOMERS = 3
 
 
 @dataclass(slots=True)
@@ -177,6 +178,7 @@ async def run(
                 sender.stopping = True
             await asyncio.wait_for(asyncio.gather(*tasks), CATCH_UP_WITHIN)
 
+        listeners += await _latecomers(hub, report, before)
         history = {channel: await _history(hub, channel) for channel in CHANNELS}
         tops = {channel: await _top(hub, channel) for channel in CHANNELS}
         await _caught_up(listeners, {channel: top for channel, (top, _) in tops.items()})
@@ -189,6 +191,24 @@ async def run(
         await asyncio.gather(*(listener.stop() for listener in listeners), return_exceptions=True)
         await asyncio.to_thread(hub.close)
     return report
+
+
+async def _latecomers(hub: HubProcess, report: Report, epochs: dict[str, str]) -> list[Subscriber]:
+    """Subscribers that were away all the time come for everything, and the hub is killed while they are at it."""
+    late: list[Subscriber] = []
+    for number in range(LATECOMERS):
+        subscriber = Subscriber(hub.port, connection_token(f"late{number}"), CHANNELS, random.Random(number))
+        for channel, stream in subscriber.streams.items():
+            stream.started, stream.epoch = True, epochs[channel]
+        subscriber.start()
+        late.append(subscriber)
+    await _until(
+        lambda: any(stream.delivered for each in late for stream in each.streams.values()), "no recovery", 30.0
+    )
+    await asyncio.to_thread(hub.kill)
+    report.kills += 1
+    await asyncio.to_thread(hub.start)
+    return late
 
 
 async def _kill_while_starting(hub: HubProcess, chance: random.Random) -> int:
