@@ -23,9 +23,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hub.codes import DISCONNECTS, ERRORS, CloseSession, Disconnect, Error, ReplyError
+from storage.contract import Position
 
 
 class Refuse(ReplyError):
@@ -148,6 +149,16 @@ Method = TypeVar("Method", bound=RpcMethod)
 OwnApiMethod = TypeVar("OwnApiMethod", bound=ApiMethod)
 
 
+class Actions(Protocol):
+    """What a running hub does for its application."""
+
+    async def publish(
+        self, channel: str, data: Any, *, tags: dict[str, str] | None, idempotency_key: str
+    ) -> Position: ...
+
+    def send(self, client: str, data: Any) -> bool: ...
+
+
 @dataclass(slots=True)
 class App:
     """The registry of an application's methods and handlers. Setting a handler twice replaces it."""
@@ -159,6 +170,8 @@ class App:
     publish_handler: PublishHandler | None = None
     disconnect_handler: DisconnectHandler | None = None
     message_handler: MessageHandler | None = None
+    actions: Actions | None = None
+    """Set by the hub that runs the application."""
 
     def rpc(self, name: str) -> Callable[[Method], Method]:
         """Register an RPC method. It gets raw JSON bytes and returns bytes (raw JSON) or anything that is JSON."""
@@ -206,6 +219,24 @@ class App:
         """Called for each ``send`` of a client."""
         self.message_handler = handler
         return handler
+
+    async def publish(
+        self, channel: str, data: Any, *, tags: dict[str, str] | None = None, idempotency_key: str = ""
+    ) -> Position:
+        """Publish from within the hub, with no permission asked; ``data`` is raw JSON bytes or anything that is JSON.
+
+        Returns the position; (0, "") in a channel without history. Raises ``channels.errors.ChannelError``.
+        """
+        return await self._running().publish(channel, data, tags=tags, idempotency_key=idempotency_key)
+
+    def send(self, client: str, data: Any) -> bool:
+        """Send an asynchronous message (``message`` event of SDKs) to one client; false if it is not connected here."""
+        return self._running().send(client, data)
+
+    def _running(self) -> Actions:
+        if self.actions is None:
+            raise RuntimeError("the application is not loaded into a running hub")
+        return self.actions
 
 
 class AppNotLoaded(Exception):

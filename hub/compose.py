@@ -10,6 +10,7 @@ from channels.broker_memory import MemoryBroker
 from channels.names import ChannelRules
 from channels.presence_memory import MemoryPresence
 from hub.app import App, load_app
+from hub.app_actions import NodeActions
 from hub.door import Door
 from hub.metrics import Metrics
 from hub.node import Node
@@ -61,6 +62,7 @@ class Hub:
             app=app,
             metrics=metrics,
         )
+        app.actions = NodeActions(self.node)
         self.door = Door(self.node, clock=loop.time)
         self._broker = broker
         self._presence = presence

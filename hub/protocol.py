@@ -14,7 +14,7 @@ import msgspec
 import orjson
 from msgspec import Meta, Raw, Struct
 
-from hub.codes import Disconnect, Error, Unsubscribe
+from hub.codes import Error, Unsubscribe
 from hub.surrogates import decode
 from storage.contract import ClientInfo, Position, Publication
 
@@ -166,11 +166,6 @@ def is_readable(publication: Publication) -> bool:
     return not publication.data or is_json(publication.data)
 
 
-def json_string(text: str) -> bytes:
-    """``text`` as a JSON string."""
-    return orjson.dumps(text)
-
-
 def encode_client_info(info: ClientInfo) -> bytes:
     encoded = b'{"user":' + orjson.dumps(info.user) + b',"client":' + orjson.dumps(info.client)
     if info.conn_info:
@@ -242,10 +237,6 @@ def message_push(data: bytes) -> bytes:
 def refresh_push(expires: bool, ttl: int) -> bytes:
     body = {"expires": True, "ttl": ttl} if expires else {}
     return b'{"push":{"refresh":' + orjson.dumps(body) + b"}}"
-
-
-def disconnect_push(why: Disconnect) -> bytes:
-    return b'{"push":{"disconnect":' + orjson.dumps({"code": why.code, "reason": why.reason}) + b"}}"
 
 
 def reply(command_id: int, kind: bytes, result: bytes = b"{}") -> bytes:

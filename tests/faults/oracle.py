@@ -87,7 +87,7 @@ class Parse:
         raise ValueError(name)
 
     def _int(self, text: str) -> Any:
-        return int(text) if len(text) < 100 else Number(text)
+        return int(text[:4000])
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -139,8 +139,15 @@ def mapping(of: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return check
 
 
-uint64 = whole(0, 2**200)
-"""Whether a number beyond 64 bits is a wrong type or a position that cannot be is left open."""
+def integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def uint64(value: Any) -> bool:
+    """Whether a number beyond 64 bits is a wrong type or a position that cannot be is left open."""
+    return integer(value) and value >= 0
+
+
 int32 = whole(-(2**31), 2**31 - 1)
 SUBSCRIBE = struct(
     channel=text,
@@ -154,7 +161,7 @@ SUBSCRIBE = struct(
     join_leave=flag,
     delta=text,
     tf=anything,
-    flag=whole(-(2**63), 2**63 - 1),
+    flag=integer,
     type=int32,
 )
 CHANNEL = struct(channel=text)

@@ -27,6 +27,7 @@ TRICKY: dict[str, bytes] = {
     "escapes in capitals": rb'"\u00E9 \u00e9"',
     "all short escapes": rb'"\" \\ \/ \b \f \n \r \t"',
     "surrogate pair": rb'"\ud83d\ude00 \uD83D\uDE00"',
+    "half an emoji": rb'["\ud83d", "x\uDE00y", "\ud83d\ud83d\ude00"]',
     "unicode": '"é ü 漢字 😀 \u2028 \u2029 \ufeff \ufffd"'.encode(),
     "unicode key": '{"é": 1, "漢": 2, "": 3}'.encode(),
     "control as DEL": b'"\x7f"',

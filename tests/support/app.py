@@ -40,6 +40,16 @@ async def whoami(context: ClientContext, data: bytes) -> dict[str, Any]:
     return {"client": context.client, "user": context.user, "info": info, "meta": meta}
 
 
+@app.rpc("announce")
+async def announce(context: ClientContext, data: bytes) -> dict[str, Any]:
+    """Publishes for the client, then sends it a message of its own."""
+    asked = json.loads(data)
+    offset, epoch = await app.publish(asked["channel"], {"from": context.user}, tags={"kind": "announcement"})
+    sent = app.send(context.client, {"published": offset})
+    nobody = app.send("no such client", b"1")
+    return {"offset": offset, "epoch": epoch, "sent": sent, "nobody": nobody}
+
+
 @app.rpc("refuse")
 async def refuse(context: ClientContext, data: bytes) -> None:
     """Always answers with an error of the application's own."""

@@ -106,6 +106,22 @@ await main({
     assert.deepEqual([who.user, who.info, who.meta, who.client], ['js', { name: 'Ann' }, { plan: 'free' }, made.context.client]);
   },
 
+  async an_application_publishes_and_sends() {
+    const made = await connected();
+    const channel = unique('durable');
+    const sub = await subscribed(made, channel);
+    const message = next(made, 'message');
+    const { data } = await made.rpc('announce', { channel });
+    assert.equal(data.offset, 1);
+    assert.ok(data.epoch);
+    assert.deepEqual([data.sent, data.nobody], [true, false]);
+    assert.deepEqual((await message).data, { published: 1 });
+    const [pub] = await count(sub, 1);
+    assert.equal(pub.offset, 1);
+    assert.deepEqual(pub.tags, { kind: 'announcement' });
+    await fails(made.rpc('announce', { channel: 'nowhere:x' }), 102);
+  },
+
   async rpc_results_and_errors() {
     const made = await connected();
     assert.deepEqual((await made.rpc('echo', { a: [1, 2.5, null, 'ü\n'] })).data, { a: [1, 2.5, null, 'ü\n'] });

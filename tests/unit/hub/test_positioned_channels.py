@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 import hub.catchup
 import hub.fanout
@@ -115,7 +115,7 @@ class PositionedChannels(RuleBasedStateMachine):
 
     # What happens
 
-    @rule(player=players, channel=channels, recover=st.booleans())
+    @rule(player=players, channel=channels, recover=st.sampled_from([True, True, False]))
     def subscribe(self, player: int, channel: str, recover: bool) -> None:
         self.in_loop(lambda: self.players[player].subscribe(channel, recover=recover))
 
@@ -159,10 +159,32 @@ class PositionedChannels(RuleBasedStateMachine):
     def change_fate(self, fate: Fate) -> None:
         self.broker.fate = fate
 
-    @precondition(lambda self: getattr(self, "broker", None) is not None and self.broker.delayed)
     @rule(index=st.integers(0, 20))
     def deliver_late(self, index: int) -> None:
-        self.in_loop(lambda: self.broker.deliver_delayed(index % len(self.broker.delayed)))
+        if self.broker.delayed:
+            self.in_loop(lambda: self.broker.deliver_delayed(index % len(self.broker.delayed)))
+
+    @rule()
+    def a_while(self) -> None:
+        """Most of what is under way comes to its end, unless something holds it."""
+
+        async def pass_by() -> None:
+            for _ in range(40):
+                await asyncio.sleep(0.0005)
+                if not self.hub.busy():
+                    break
+
+        self.done(pass_by())
+
+    @rule(channel=channels)
+    def come_back_after_long(self, channel: str) -> None:
+        """Everybody is away while much is published, and comes back at once."""
+        for player in self.players:
+            self.in_loop(player.lose_connection)
+            self.in_loop(player.connect)
+        self.publish(channel, 9)
+        self.a_while()
+        self.all_subscribe(channel)
 
     @rule(turns=st.integers(1, 5))
     def turn(self, turns: int) -> None:
@@ -183,13 +205,12 @@ class PositionedChannels(RuleBasedStateMachine):
     def doubt(self) -> None:
         self.in_loop(lambda: self.hub.node.on_doubt(["recent:x", "durable:x", "nowhere"]))
 
-    @rule()
-    def shut_reads(self) -> None:
-        self.store.reads.shut()
-
-    @rule()
-    def open_reads(self) -> None:
-        self.store.reads.open()
+    @rule(shut=st.booleans())
+    def hold_reads(self, shut: bool) -> None:
+        if shut:
+            self.store.reads.shut()
+        else:
+            self.store.reads.open()
 
     @rule(channel=channels, offset=st.integers(1, 10))
     def redact(self, channel: str, offset: int) -> None:
@@ -202,14 +223,16 @@ class PositionedChannels(RuleBasedStateMachine):
 
         self.done(go())
 
-    @rule(channel=channels)
-    def remove_history(self, channel: str) -> None:
+    @rule(channel=channels, removed=st.sampled_from([False, False, True]))
+    def remove_history(self, channel: str, removed: bool) -> None:
+        if not removed:
+            return
         self.store.reads.open()
         self.done(self.hub.node.history.remove(self.hub.node.rules.resolve(channel)))
 
-    @rule()
-    def lose_recent_streams(self) -> None:
-        self.now += LONG
+    @rule(lost=st.sampled_from([False, False, True]))
+    def lose_recent_streams(self, lost: bool) -> None:
+        self.now += LONG if lost else 0.0
 
     @rule()
     def everything_arrives(self) -> None:
