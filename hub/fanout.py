@@ -296,7 +296,7 @@ class Fanout:
             return
         batch = Batch(self.head, publications, self._rendered + 1, self._base)
         self._rendered += len(publications)
-        self._reached = publications[-1].offset or self._reached
+        self._reached = next((each.offset for each in reversed(publications) if each.offset), self._reached)
         self._base = publications[-1].data
         excluded = self._excluded(publications[0].exclude_client)
         for cohort in self.cohorts.values():

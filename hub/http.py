@@ -82,8 +82,8 @@ class HubHttp(HttpToolsProtocol):
                 self._refuse(b"431 Request Header Fields Too Large", "header too large")
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A client that has said all it will say still gets its answer."""
-        if not self._in_cycle() or is_ssl(self.transport):
+        """A client that has asked and will say no more still gets its answer."""
+        if not self._in_cycle() or self.cycle.more_body or is_ssl(self.transport):
             return None
         self.cycle.keep_alive = False
         return True

@@ -97,6 +97,8 @@ class ReadQuery(Struct, frozen=True):
     """Exclusive upper bound in milliseconds since the Unix epoch; 0 = none."""
     reverse: bool = False
     """Newest first."""
+    max_bytes: int = 0
+    """The page ends early once its payloads have this many bytes together, after one publication at least; 0 = never."""
 
 
 class Page(Struct, frozen=True):

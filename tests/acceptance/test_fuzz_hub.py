@@ -26,8 +26,8 @@ async def test_a_storm_of_mutated_inputs() -> None:
 def test_mutated_settings() -> None:
     seed = random.randrange(10**6)
     report = Report(seed)
-    fuzz_settings(report, 1500, str(seed))
+    fuzz_settings(report, 800, str(seed))
     print(report)
     assert not report.complaints, str(report)
-    assert report.answers["settings accepted"] > 20
+    assert report.answers["settings accepted"] > 10
     assert report.answers["settings refused"] > 200

@@ -87,6 +87,8 @@ class Parse:
         raise ValueError(name)
 
     def _int(self, text: str) -> Any:
+        if len(text) > 100:
+            self.doubtful = True
         return int(text[:4000])
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
