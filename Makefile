@@ -42,7 +42,7 @@ format: setup-dev ## Put imports and layout in order
 	$(PY) -m ruff format .
 
 bench: setup-dev ## Measure fan-out, connects and memory against a C program, and print the figures
-	@sh scripts/tools gcc
+	@sh scripts/tools cc
 	$(PY) -m benchmarks $(ARGS)
 
 faults: setup-dev ## Kill the hub again and again under load, and count what was lost (ARGS="--rounds 10 --seed 1")
@@ -58,9 +58,9 @@ lock: setup ## Pin requirements/*.in into *.txt with hashes (to newer versions: 
 	@sh scripts/lock $(ARGS)
 
 tools: # Programs and packages that acceptance tests drive
-	@sh scripts/tools node npm gcc
+	@sh scripts/tools node npm
 	@sh scripts/npm
 
 clean: ## Remove everything that make made
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov tests/acceptance/js/node_modules
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov benchmarks/.build tests/acceptance/js/node_modules
 	find . -name __pycache__ -type d -not -path './.git/*' -exec rm -rf {} +

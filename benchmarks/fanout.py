@@ -250,7 +250,7 @@ def measure_full(hub: HubProcess, options: Options, result: Result, kind: str) -
 
 
 def run(options: Options) -> Result:
-    result = Result("fanout")
+    result = Result("fanout" if options.history == "none" else f"fanout-{options.history}")
     with start_hub(CONFIG, root=options.root, pin=options.pin) as hub:
         kind = "" if options.history == "none" else f", {options.history} history"
         measure_paced(hub, options, result, kind)

@@ -49,6 +49,22 @@ class Guard(Struct, frozen=True):
 
 
 NO_GUARD = Guard()
+NO_HISTORY = RecentOptions()
+
+
+def recent_options(channel: ResolvedChannel, guard: Guard) -> RecentOptions:
+    """How the broker is to publish into a channel whose history, if it has any, is recent."""
+    options = channel.options
+    recent = options.is_recent and not guard.skip_history
+    return RecentOptions(
+        history_size=options.history_size if recent else 0,
+        history_ttl=options.history_ttl.total_seconds() if recent else 0.0,
+        history_meta_ttl=options.history_meta_ttl.total_seconds(),
+        idempotency_key=guard.idempotency_key,
+        idempotency_window=guard.idempotency_window,
+        version=guard.version,
+        version_epoch=guard.version_epoch,
+    )
 
 
 class CachedPage:
@@ -113,20 +129,9 @@ class History:
                         version_epoch=guard.version_epoch,
                     )
                 )
-            recent = options.is_recent and not guard.skip_history
-            return await self._broker.publish(
-                channel.name,
-                publication,
-                RecentOptions(
-                    history_size=options.history_size if recent else 0,
-                    history_ttl=options.history_ttl.total_seconds() if recent else 0.0,
-                    history_meta_ttl=options.history_meta_ttl.total_seconds(),
-                    idempotency_key=guard.idempotency_key,
-                    idempotency_window=guard.idempotency_window,
-                    version=guard.version,
-                    version_epoch=guard.version_epoch,
-                ),
-            )
+            if guard is NO_GUARD and not options.is_recent:
+                return await self._broker.publish(channel.name, publication, NO_HISTORY)
+            return await self._broker.publish(channel.name, publication, recent_options(channel, guard))
         except (StoreError, BrokerError) as error:
             raise Unavailable(str(error)) from error
 

@@ -17,6 +17,8 @@ from hub.node import Node
 from hub.settings import Settings
 from storage.sqlite import SQLiteStore
 
+PRESENCE_TTL = 60.0
+"""Seconds that a presence entry lives without being renewed, at least."""
 HOUSEKEEPING = 1.0
 """Seconds between removals of what has expired in memory."""
 
@@ -40,7 +42,8 @@ class Hub:
                 prefix="client.subscription_token",
             )
         broker = MemoryBroker()
-        presence = MemoryPresence()
+        # An entry outlives the renewal that is due, and one that comes late.
+        presence = MemoryPresence(ttl=max(PRESENCE_TTL, 2 * client.presence_update_interval.total_seconds()))
         store = SQLiteStore(
             settings.storage.path(settings.data_dir),
             queue_max=settings.storage.queue_max,

@@ -24,7 +24,7 @@ from hub.codes import CloseSession, ReplyError
 from hub.cohort import CohortKey
 from hub.fanout import Fanout
 from hub.protocol import encode_publication, encode_publications, encode_text_publication, fragment, is_readable
-from hub.subscription import Subscription
+from hub.subscription import NO_CHANNELS, Subscription
 from storage.contract import Position, Publication, ReadQuery
 
 if TYPE_CHECKING:
@@ -126,7 +126,10 @@ def activate(prepared: Prepared) -> None:
     if subscription.join_leave:
         # Before anything that may end the subscription again: its leave is published then.
         node.run(node.broker.publish_join(subscription.channel.name, subscription.info))
-    if subscription.positioned and subscription.position.epoch != fanout.position.epoch:
+    if subscription.channel.name in session.revoked:
+        session.revoked = (session.revoked - {subscription.channel.name}) or NO_CHANNELS
+        session.unsubscribe(subscription, codes.SERVER_UNSUBSCRIBE)
+    elif subscription.positioned and subscription.position.epoch != fanout.position.epoch:
         session.insufficient_state(subscription)
     elif behind:
         node.run(catch_up(node, subscription, _page_limit(session, subscription.channel)))

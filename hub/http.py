@@ -75,8 +75,9 @@ class HubHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        before = self._deadline
         super().data_received(data)
-        if self._deadline is not None:
+        if self._deadline is not None and self._deadline is before:
             self._incomplete += len(data)
             if self._incomplete > self._door.settings.websocket.max_header_size:
                 self._refuse(b"431 Request Header Fields Too Large", "header too large")
@@ -94,7 +95,7 @@ class HubHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._deadline is None:
+        if self._deadline is None and not self._in_cycle():
             self._await_head()
 
     def on_url(self, url: bytes) -> None:

@@ -30,6 +30,8 @@ BACKLOG = 2048
 """Connections that the kernel holds until they are accepted."""
 BATCH_TICK = 0.1
 """Seconds between batches of a drain."""
+TLS_CLOSE = 2.0
+"""Seconds that a peer has to answer the end of TLS."""
 DRAIN_TICK = 0.02
 """Seconds between looks at whether everybody has gone."""
 LEAST_BATCH = 100
@@ -146,6 +148,7 @@ class HubServer(uvicorn.Server):
                 sock=each,
                 ssl=config.ssl,
                 ssl_handshake_timeout=timeout if config.ssl is not None else None,
+                ssl_shutdown_timeout=TLS_CLOSE if config.ssl is not None else None,
                 backlog=config.backlog,
             )
             for each in sockets or ()

@@ -45,7 +45,14 @@ class SessionTransport(Protocol):
     @property
     def wire(self) -> Wire: ...
 
+    @property
+    def native_pings(self) -> bool:
+        """Ping with the transport's own means instead of the protocol's."""
+
     def write(self, packed: bytes, /) -> None: ...
+
+    def ping(self) -> None:
+        """Send a ping of the transport's own; its answer comes as ``Session.native_pong``."""
 
     def close(self, disconnect: Disconnect, *, abort: bool = False) -> None:
         """Say why and close; with ``abort`` drop the connection and what still waits to be written."""
@@ -84,6 +91,7 @@ class Session:
         "paused",
         "paused_bytes",
         "resumed",
+        "revoked",
         "subscribing",
         "subscriptions",
         "token_refresh",
@@ -113,6 +121,8 @@ class Session:
         self.subscriptions: dict[str, Subscription] = {}
         self.subscribing: frozenset[str] = NO_CHANNELS
         """Channels that are being subscribed to right now."""
+        self.revoked: frozenset[str] = NO_CHANNELS
+        """Those of them that the server has ended already."""
         self.closed = False
         self.paused = False
         """The peer does not read as fast as is written: its subscriptions are loose."""
@@ -265,7 +275,11 @@ class Session:
             self.transport.resume_reading()
 
     def _begin(self, command: protocol.Command) -> None:
-        asked = next((each for each in COMMANDS if getattr(command, each[0]) is not None), None)
+        asked = None
+        for each in COMMANDS:
+            if getattr(command, each[0]) is not None:
+                asked = each
+                break
         if not command.id and (asked is None or asked[0] != "send"):
             self._pong()
             return
@@ -341,7 +355,10 @@ class Session:
 
     def _ping(self) -> None:
         settings = self.node.settings.client
-        self.send(protocol.PING)
+        if self.transport.native_pings:
+            self.transport.ping()
+        else:
+            self.send(protocol.PING)
         if self.closed:
             return
         if settings.pong_timeout:
@@ -365,6 +382,11 @@ class Session:
             self._set_timer(timeout, self._pong_due)
         else:
             self.close(codes.NO_PONG)
+
+    def native_pong(self) -> None:
+        """The peer has answered a ping of the transport's own, or sent a pong unasked, which it may."""
+        if self.transport.native_pings:
+            self._awaiting_pong = False
 
     def _pong(self) -> None:
         if not self._awaiting_pong:

@@ -98,7 +98,7 @@ class ClientSettings:
     presence_update_interval: Delay = in_seconds(27)
     """Time between renewals of a client's presence entries, which live for 60 s."""
     concurrency: Count = 0
-    """Commands of one client handled at a time; only 0 (one after the other, in order) is offered."""
+    """Commands of one client handled at a time; only 0 and 1 (one after the other, in order) are offered."""
     channel_position_check_delay: Delay = in_seconds(40)
     """Time between comparisons of a subscriber's position with the channel's history."""
     channel_position_max_time_lag: Duration = in_seconds(0)

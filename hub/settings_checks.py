@@ -84,8 +84,8 @@ def _problems(loaded: Loaded) -> Iterator[str]:
             f"client.pong_timeout is {format_duration(client.pong_timeout)}, but must be less than"
             f" client.ping_interval ({format_duration(client.ping_interval)})"
         )
-    if client.concurrency:
-        yield f"client.concurrency is {client.concurrency}, but Hub handles a client's commands in order; leave it at 0"
+    if client.concurrency > 1:
+        yield f"client.concurrency is {client.concurrency}, but Hub handles a client's commands in order; leave it at 0 or 1"
     for origin in client.allowed_origins:
         if not _ORIGIN.fullmatch(origin):
             yield (

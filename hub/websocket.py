@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs
 
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -22,13 +23,15 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 from websockets.typing import Subprotocol
 
 from hub import codes
 from hub.codes import Disconnect
-from hub.door import Door, Refusal
+from hub.door import Door, HeaderValues, Refusal
+from hub.frames import whole_texts
 from hub.session import Session
-from hub.wire import TEXT_FRAMES, Wire
+from hub.wire import TEXT_FRAMES, Wire, frame
 
 if TYPE_CHECKING:
     from hub.wheel import Timer
@@ -42,6 +45,10 @@ HIGH_WATER = 64 * 1024
 SUBPROTOCOLS = [Subprotocol("centrifuge-json")]
 SLICE = 8 * 1024
 """Bytes given to the parser at a time: what a flood of small frames makes of them is what it can cost at once."""
+NATIVE_PING = frame(0x89, b"")
+"""A whole, empty WebSocket ping frame."""
+_AT_EOF = StreamReader.at_eof.__code__
+"""Where the parser stands between frames; ``tests/unit/hub/test_frames.py`` notices if that changes."""
 CLOSE_TIMEOUT = 5.0
 """Seconds that a peer has to answer a close frame."""
 
@@ -81,6 +88,7 @@ class HubWebSocket(asyncio.Protocol):
         "_transport",
         "_write_timer",
         "buffered",
+        "native_pings",
         "wire",
         "write",
     )
@@ -103,6 +111,7 @@ class HubWebSocket(asyncio.Protocol):
         self._budget = 0
         self._budget_second = 0
         self._closing = False
+        self.native_pings = False
         self._reading = True
         self._close_timer: Timer | None = None
         self._write_timer: Timer | None = None
@@ -124,6 +133,11 @@ class HubWebSocket(asyncio.Protocol):
         if self._closing:
             self._drain(connection, data)
             return
+        if self._frames is None and at_boundary(connection):
+            data = self._take_texts(data)
+            if self._session is None:
+                self._drain(connection, data)
+                return
         for start in range(0, len(data), SLICE):
             connection.receive_data(data[start : start + SLICE] if len(data) > SLICE else data)
             self._handle(connection.events_received())
@@ -132,6 +146,16 @@ class HubWebSocket(asyncio.Protocol):
             if connection.parser_exc is not None:
                 self._broken(connection)
                 return
+
+    def _take_texts(self, data: bytes) -> bytes:
+        """Handle the whole text messages at the front of ``data`` and return what is behind them."""
+        behind = 0
+        for message, end in whole_texts(data, self._door.settings.websocket.message_size_limit):
+            behind = end
+            self._message(message)
+            if self._session is None:
+                break
+        return data[behind:] if behind else data
 
     def _drain(self, connection: ServerProtocol, data: bytes) -> None:
         """Our close frame is out: look for the peer's, for a bounded number of bytes, and answer nothing else."""
@@ -207,7 +231,8 @@ class HubWebSocket(asyncio.Protocol):
         if request is None or connection.parser_exc is not None:
             self._refuse(connection, Refusal(400, "The WebSocket handshake cannot be read."))
             return
-        refusal = self._door.refusal(request.headers.get_all)
+        query = parse_qs(request.path.partition("?")[2])
+        refusal = self._door.refusal(request.headers.get_all) or not_json(request.headers.get_all, query)
         if refusal is not None:
             self._refuse(connection, refusal)
             return
@@ -217,6 +242,7 @@ class HubWebSocket(asyncio.Protocol):
         if response.status_code != 101:
             self._transport.close()
             return
+        self.native_pings = query.get("cf_ws_frame_ping_pong") == ["true"]
         self._accepted(connection, request)
 
     def _accepted(self, connection: ServerProtocol, request: Request) -> None:
@@ -247,6 +273,7 @@ class HubWebSocket(asyncio.Protocol):
         assert self._config is not None and self._state is not None
         self._server_state.connections.discard(self)
         other = WebSocketsSansIOProtocol(self._config, self._server_state, self._state)
+        other.logger = _silent  # whoever asks for what is not there is nobody's business
         other.connection_made(self._transport)
         other.data_received(data)
         self._delegate = other
@@ -267,6 +294,8 @@ class HubWebSocket(asyncio.Protocol):
                 self._session.close(codes.BAD_REQUEST_DISCONNECT)
             elif event.opcode is Opcode.PING or event.opcode is Opcode.PONG:
                 self._control()
+                if event.opcode is Opcode.PONG and self._session is not None:
+                    self._session.native_pong()
             elif event.opcode is Opcode.CLOSE:
                 self._closed_by_peer()
 
@@ -346,6 +375,9 @@ class HubWebSocket(asyncio.Protocol):
 
     # SessionTransport
 
+    def ping(self) -> None:
+        self.write(NATIVE_PING)
+
     def close(self, disconnect: Disconnect, *, abort: bool = False) -> None:
         if self._closing:
             return
@@ -396,6 +428,16 @@ class HubWebSocket(asyncio.Protocol):
             self._watch_writing(left)
 
 
+def at_boundary(connection: ServerProtocol) -> bool:
+    """Whether the parser waits for the first byte of a frame, so that what comes next may be read without it."""
+    if connection.state is not State.OPEN:
+        return False
+    waiting: Any = connection.parser
+    while waiting.gi_yieldfrom is not None:
+        waiting = waiting.gi_yieldfrom
+    return waiting.gi_code is _AT_EOF
+
+
 def without_empty_subprotocol(data: bytes) -> bytes:
     """Take out an empty ``Sec-WebSocket-Protocol`` header, which some clients send and the parser refuses."""
     lowered = data.lower()
@@ -409,6 +451,15 @@ def without_empty_subprotocol(data: bytes) -> bytes:
         else:
             at = lowered.find(b"\r\nsec-websocket-protocol:", end)
     return data
+
+
+def not_json(headers: HeaderValues, query: Mapping[str, list[str]]) -> Refusal | None:
+    """Why a client that reads nothing but Protobuf is not taken."""
+    offered = {each.strip() for value in headers("Sec-WebSocket-Protocol") for each in value.split(",")}
+    asked = query.get("format", []) + query.get("cf_protocol", [])
+    if "protobuf" in asked or ("centrifuge-protobuf" in offered and SUBPROTOCOLS[0] not in offered):
+        return Refusal(400, "This hub speaks JSON only: let the client use the JSON protocol.")
+    return None
 
 
 def _json_or_none(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -78,6 +78,7 @@ class AsgiTransport:
 
     name = "websocket"
     wire = MESSAGES
+    native_pings = False
 
     def __init__(self, websocket: WebSocket, write_timeout: float) -> None:
         self.websocket = websocket
@@ -106,6 +107,9 @@ class AsgiTransport:
             self.closing.set()
         self._some.set()
         self.reading.set()
+
+    def ping(self) -> None:
+        """Never called: ASGI has no pings."""
 
     def end(self) -> None:
         """The peer has gone, or is to be left: nothing but a close frame that is due is written any more."""

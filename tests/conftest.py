@@ -45,7 +45,7 @@ def available(tool: str) -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         if missing := [tool for tool in marker.args if not available(tool)]:
-            pytest.skip(f"needs {', '.join(missing)}, which is not here; see `make tools`")
+            pytest.skip(f"needs {', '.join(missing)}, which is not here; `make tools` brings it, or says what does")
 
 
 @pytest.hookimpl(trylast=True)

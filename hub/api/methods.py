@@ -139,6 +139,9 @@ class Methods:
         if request.channel:
             self._node.rules.resolve(request.channel)
         for session in self._sessions(request):
+            session.revoked = session.revoked | {
+                name for name in session.subscribing if not request.channel or name == request.channel
+            }
             for name, subscription in tuple(session.subscriptions.items()):
                 if not request.channel or name == request.channel:
                     session.unsubscribe(subscription, codes.SERVER_UNSUBSCRIBE)

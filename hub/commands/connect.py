@@ -11,7 +11,8 @@ import orjson
 from auth.claims import NO_GRANT, ConnectionClaims, SubscriptionGrant
 from auth.errors import KeysUnavailable, TokenExpired, TokenInvalid
 from channels.eager import in_task
-from channels.permissions import subscription_mode
+from channels.namespaces import DELTA_TYPES
+from channels.permissions import SubscriptionRequest, subscription_mode
 from hub import codes, protocol
 from hub.app import ConnectEvent, ConnectReply
 from hub.app_replies import checked_connect_reply
@@ -64,7 +65,8 @@ def _make_room(session: Session) -> None:
     others = tuple(session.node.users.get(session.user, ())) if session.user else ()
     if session.closed:
         raise CloseSession(codes.CONNECTION_CLOSED)
-    if settings.subscribe_to_user_personal_channel.single_connection:
+    personal = settings.subscribe_to_user_personal_channel
+    if personal.enabled and personal.single_connection:
         for other in others:
             other.close(codes.CONNECTION_LIMIT)
     elif settings.user_connection_limit and len(others) >= settings.user_connection_limit:
@@ -95,7 +97,7 @@ def _result(session: Session, reply: ConnectReply | None, prepared: list[Prepare
     if prepared:
         result["subs"] = {each.subscription.channel.name: fragment(each.encoded) for each in prepared}
     interval = settings.ping_interval.total_seconds()
-    if interval:
+    if interval and not session.transport.native_pings:
         result["ping"] = max(round(interval), 1)
         if settings.pong_timeout:
             result["pong"] = True
@@ -185,7 +187,13 @@ def server_side_entry(
 ) -> Entry:
     """A subscription that the server makes for a client; raises ``ChannelError``."""
     channel = session.node.rules.resolve(name)
-    mode = subscription_mode(channel, user=session.user, overrides=channel_overrides(grant.overrides))
+    delta = position.delta if position is not None and position.delta in DELTA_TYPES else ""
+    mode = subscription_mode(
+        channel,
+        user=session.user,
+        request=SubscriptionRequest(delta=delta),
+        overrides=channel_overrides(grant.overrides),
+    )
     recover = position.position() if position is not None and position.recover else None
     return Entry(
         channel=channel,

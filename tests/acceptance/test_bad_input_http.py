@@ -294,3 +294,51 @@ async def test_what_is_not_http_is_refused(hub: HubProcess, name: str) -> None:
     if answer:
         assert int(answer.split(b" ")[1]) in statuses, answer
     wire.drop()
+
+
+DISCONNECTS: dict[str, tuple[dict[str, object], tuple[int, str] | None]] = {
+    "reserved": ({"code": 1000}, None),
+    "below": ({"code": 2999}, None),
+    "above": ({"code": 5000}, None),
+    "negative": ({"code": -1}, None),
+    "beyond 32 bits": ({"code": 2**32}, None),
+    "as text": ({"code": "4000"}, None),
+    "reason too long": ({"code": 4000, "reason": "x" * 124}, None),
+    "reason too long in bytes": ({"code": 4000, "reason": "é" * 62}, None),
+    "longest reason": ({"code": 4000, "reason": "é" * 61}, (4000, "é" * 61)),
+    "lowest": ({"code": 3000, "reason": "a"}, (3000, "a")),
+    "highest": ({"code": 4999, "reason": "z"}, (4999, "z")),
+    "default": ({}, (3503, "force disconnect")),
+}
+
+
+@pytest.mark.parametrize("name", list(DISCONNECTS))
+async def test_disconnect_takes_only_codes_and_reasons_that_can_be_sent(hub: HubProcess, name: str) -> None:
+    how, wanted = DISCONNECTS[name]
+    wire = await Wire.open(hub.port)
+    await wire.connect(connection_token("leaver"))
+    status, answer = await post(hub, "/api/disconnect", json.dumps({"user": "leaver", "disconnect": how}).encode())
+    assert status == 200, answer
+    if wanted is None:
+        assert json.loads(answer)["error"]["code"] == 107
+        assert "presence_stats" in await wire.call(presence_stats={"channel": "lobby:a"})
+        wire.drop()
+    else:
+        closed = await wire.closed()
+        assert (closed.code, closed.reason) == wanted
+
+
+@pytest.mark.parametrize("expire_at", [1, 2**31, 2**63, 2**70])
+async def test_expiry_may_be_any_time(hub: HubProcess, expire_at: int) -> None:
+    """In the past it is the end, and however far ahead the client is told of a year at most."""
+    wire = await Wire.open(hub.port)
+    await wire.connect(connection_token("refreshed"))
+    _, answer = await post(hub, "/api/refresh", json.dumps({"user": "refreshed", "expire_at": expire_at}).encode())
+    assert json.loads(answer) == {"result": {}}
+    if expire_at == 1:
+        assert (await wire.closed()).code == 3005
+    else:
+        push = json.loads(await wire.line())["push"]["refresh"]
+        assert push["expires"] is True
+        assert 0 < push["ttl"] <= 365 * 86400
+        wire.drop()

@@ -161,6 +161,7 @@ class MemoryTransport:
     """A ``SessionTransport`` that keeps what is written. Its peer reads everything at once unless it is ``stalled``."""
 
     name = "memory"
+    native_pings = False
 
     def __init__(self, wire: Wire = MESSAGES) -> None:
         self.wire = wire
@@ -194,6 +195,9 @@ class MemoryTransport:
 
     def resume_reading(self) -> None:
         self.reading = True
+
+    def ping(self) -> None:
+        """Never called: there are no native pings."""
 
     def buffered(self) -> int:
         return self._unread

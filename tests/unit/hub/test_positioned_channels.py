@@ -176,15 +176,42 @@ class PositionedChannels(RuleBasedStateMachine):
 
         self.done(pass_by())
 
-    @rule()
-    def come_back_after_long(self) -> None:
-        """Everybody is away while much is published, and comes back at once."""
+    @rule(live=st.integers(0, 9))
+    def come_back_after_long(self, live: int) -> None:
+        """Everybody is away while much is published, and comes back at once, while more is published."""
         for player in self.players:
             self.in_loop(player.lose_connection)
             self.in_loop(player.connect)
         self.publish(9)
         self.a_while()
         self.all_subscribe()
+        for _ in range(live):
+            self.publish(1)
+            self.turn(2)
+
+    @rule(player=players, delivered=st.integers(0, 4), dropped=st.integers(0, 4))
+    def one_comes_back(self, player: int, delivered: int, dropped: int) -> None:
+        """It may come back to a node that has missed a part of what is in history."""
+        self.in_loop(self.players[player].lose_connection)
+        self.in_loop(self.players[player].connect)
+        self.broker.fate = Fate.DELIVER
+        self.publish(delivered)
+        self.a_while()
+        self.broker.fate = Fate.DROP
+        self.publish(dropped)
+        self.a_while()
+        self.in_loop(lambda: self.players[player].subscribe(self.channel, recover=True))
+        self.broker.fate = Fate.DELIVER
+
+    @rule()
+    def message_of_a_lost_stream(self) -> None:
+        self.broker.fate = Fate.DELAY
+        self.publish(2)
+        self.a_while()
+        self.now += LONG
+        self.broker.fate = Fate.DELIVER
+        self.publish(1)
+        self.a_while()
 
     @rule(turns=st.integers(1, 5))
     def turn(self, turns: int) -> None:
