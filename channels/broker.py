@@ -87,7 +87,11 @@ class Broker(Protocol):
         """Send a control message to all other nodes."""
 
     async def read(self, channel: str, query: ReadQuery, meta_ttl: float) -> Page:
-        """Read recent history; makes the stream (offset 0, new epoch) if there is none. ``meta_ttl`` in seconds."""
+        """Read recent history; ``meta_ttl`` is how many seconds from now offset and epoch are kept at least (0 = always).
+
+        A stream that does not exist has offset 0 and the epoch that its first publication will keep. Nothing is kept
+        for that: strangers choose the names of channels. One that had publications and was forgotten has another epoch.
+        """
 
     async def remove(self, channel: str) -> None:
         """Forget the publications of a stream; its offset and epoch stay."""

@@ -2,10 +2,14 @@
 
 ``publish`` never suspends: between its call and its result nothing else runs, and the node has been told. Streams end
 lazily, when they are next used, and by ``expire``, which the node calls every second or so to give memory back.
+
+Streams begin with a publication. Before that, and after they have ended, reading derives the epoch from the name of the
+channel and keeps nothing, since strangers choose what is read.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import deque
@@ -13,15 +17,22 @@ from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import islice
 from math import inf
+from typing import NoReturn
 
 from channels.broker import BrokerError, BrokerEvents, RecentOptions
 from storage.contract import Appended, ClientInfo, Page, Position, Publication, ReadQuery
+from storage.epochs import SECRET_SIZE, EpochNames
+
+logger = logging.getLogger("hub.broker")
+
+WARN_EVERY = 60.0
+"""Seconds between two warnings of the same bound."""
 
 UNPOSITIONED = Appended(Position(0, ""), True)
 
 
 class _Stream:
-    """The recent history of one channel; ``items`` is dense and its last has the offset ``top``."""
+    """The recent history of one channel; ``items`` is dense and its last has the offset ``top``, above 0."""
 
     __slots__ = ("channel", "due", "ends", "epoch", "items", "meta_ends", "top", "version", "version_epoch")
 
@@ -40,18 +51,22 @@ class _Stream:
         self.version_epoch = ""
 
 
-def _random_epoch() -> str:
-    return secrets.token_urlsafe(6)
+def _random_secret() -> bytes:
+    return secrets.token_bytes(SECRET_SIZE)
 
 
 class MemoryBroker:
     """A ``Broker`` within the process.
 
-    ``clock`` gives monotonic seconds, ``wall`` seconds since the Unix epoch, ``epoch`` a new name for a stream. At most
-    ``max_streams`` channels have recent history and at most ``max_keys`` idempotency keys are remembered at a time;
-    beyond, new ones are refused with ``BrokerError``, as is everything while the broker is not open. A
-    ``history_meta_ttl`` of 0 keeps offset and epoch as long as the process lives. Versions are compared only where
-    there is history.
+    ``clock`` gives monotonic seconds, ``wall`` seconds since the Unix epoch, ``secret`` 16 to 64 random bytes that epochs
+    are derived from. At most ``max_streams`` channels have recent history and at most ``max_keys`` idempotency keys are
+    remembered at a time; beyond, publications that need a new one are refused with ``BrokerError`` and a warning is
+    logged, as is everything refused while the broker is not open. A ``history_meta_ttl`` of 0 keeps offset and epoch as
+    long as the process lives. Versions are compared only where there is history.
+
+    A channel whose stream has ended is remembered, so that its next one has another epoch. Once there are more than
+    ``max_streams`` of these, they are forgotten and another secret takes over: a channel without a stream then has
+    another epoch than readers were told, which makes them recover once, and no epoch ever comes again.
     """
 
     def __init__(
@@ -59,13 +74,16 @@ class MemoryBroker:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        epoch: Callable[[], str] = _random_epoch,
-        max_streams: int = 100_000,
+        secret: Callable[[], bytes] = _random_secret,
+        max_streams: int = 250_000,
         max_keys: int = 1_000_000,
     ) -> None:
         self._clock = clock
         self._wall = wall
-        self._new_epoch = epoch
+        self._new_secret = secret
+        self._names = EpochNames(secret())
+        self._generations: dict[str, int] = {}
+        """How many streams of a channel have ended, where any did."""
         self._max_streams = max_streams
         self._max_keys = max_keys
         self._events: BrokerEvents | None = None
@@ -74,6 +92,7 @@ class MemoryBroker:
         self._timers: list[tuple[float, str]] = []
         self._keys: dict[tuple[str, str], tuple[float, Position]] = {}
         self._key_timers: list[tuple[float, tuple[str, str]]] = []
+        self._warned: dict[str, float] = {}
 
     @property
     def num_streams(self) -> int:
@@ -117,7 +136,7 @@ class MemoryBroker:
                 events.on_publications(channel, (publication,), "")
             return UNPOSITIONED
         now = self._clock()
-        stream = self._stream(channel, now)
+        stream = self._kept(channel, now) or self._made(channel, now)
         if options.version > 0:
             if options.version <= stream.version and options.version_epoch in ("", stream.version_epoch):
                 return Appended(Position(stream.top, stream.epoch), False)
@@ -126,7 +145,7 @@ class MemoryBroker:
         stream.top += 1
         publication = _placed(publication, stream.top, publication.time or int(self._wall() * 1000))
         items = stream.items
-        items.append(_kept(publication) if publication.exclude_client else publication)
+        items.append(_to_keep(publication) if publication.exclude_client else publication)
         while len(items) > options.history_size:
             items.popleft()
         stream.ends = now + options.history_ttl
@@ -159,7 +178,9 @@ class MemoryBroker:
     async def read(self, channel: str, query: ReadQuery, meta_ttl: float) -> Page:
         self._opened()
         now = self._clock()
-        stream = self._stream(channel, now)
+        stream = self._kept(channel, now)
+        if stream is None:
+            return Page([], Position(0, self._epoch(channel)))
         self._used(stream, now, meta_ttl)
         position = Position(stream.top, stream.epoch)
         return Page(_select(stream, query) if query.limit else [], position)
@@ -202,7 +223,7 @@ class MemoryBroker:
             if stream is None or stream.due != due:
                 continue
             stream.due = inf
-            if not self._ended(stream, now):
+            if not self._end(stream, now):
                 self._schedule(stream)
         while seen < limit and self._key_timers and self._key_timers[0][0] <= now:
             seen += 1
@@ -217,25 +238,39 @@ class MemoryBroker:
             raise BrokerError("the memory broker is not open")
         return self._events
 
-    def _stream(self, channel: str, now: float) -> _Stream:
-        """The channel's stream as it stands ``now``, made anew if there is none."""
+    def _kept(self, channel: str, now: float) -> _Stream | None:
+        """The channel's stream as it stands ``now``."""
         stream = self._streams.get(channel)
-        if stream is not None and not (now >= stream.ends or now >= stream.meta_ends):
-            return stream
-        if stream is None or self._ended(stream, now):
-            if len(self._streams) >= self._max_streams:
-                self.expire(now)
-                if len(self._streams) >= self._max_streams:
-                    raise BrokerError(
-                        f"the memory broker keeps recent history for at most {self._max_streams} channels at a time"
-                    )
-            stream = self._streams[channel] = _Stream(channel, self._new_epoch())
+        if stream is None or ((now >= stream.ends or now >= stream.meta_ends) and self._end(stream, now)):
+            return None
         return stream
 
-    def _ended(self, stream: _Stream, now: float) -> bool:
+    def _made(self, channel: str, now: float) -> _Stream:
+        """A new stream for a channel that has none, about to get its first publication."""
+        if len(self._streams) >= self._max_streams:
+            self.expire(now)
+            if len(self._streams) >= self._max_streams:
+                self._refuse(
+                    f"the memory broker keeps recent history for at most {self._max_streams} channels at a time",
+                    "engine.memory.max_streams",
+                )
+        # Named last: what ended just now may have changed the secret.
+        stream = self._streams[channel] = _Stream(channel, self._epoch(channel))
+        return stream
+
+    def _epoch(self, channel: str) -> str:
+        """The epoch of the next stream of a channel."""
+        return self._names.of(channel, self._generations.get(channel, 0))
+
+    def _end(self, stream: _Stream, now: float) -> bool:
         """Forget of a stream what has ended; true if nothing of it is left."""
         if now >= stream.meta_ends:
-            del self._streams[stream.channel]
+            channel = stream.channel
+            del self._streams[channel]
+            if len(self._generations) >= self._max_streams and channel not in self._generations:
+                self._generations.clear()
+                self._names = EpochNames(self._new_secret())
+            self._generations[channel] = self._generations.get(channel, 0) + 1
             return True
         if now >= stream.ends:
             stream.items.clear()
@@ -259,7 +294,17 @@ class MemoryBroker:
         if len(self._keys) >= self._max_keys and key not in self._keys:
             self.expire()
             if len(self._keys) >= self._max_keys:
-                raise BrokerError(f"the memory broker remembers at most {self._max_keys} idempotency keys at a time")
+                self._refuse(
+                    f"the memory broker remembers at most {self._max_keys} idempotency keys at a time",
+                    "engine.memory.max_idempotency_keys",
+                )
+
+    def _refuse(self, sentence: str, setting: str) -> NoReturn:
+        now = self._clock()
+        if now >= self._warned.get(setting, -inf) + WARN_EVERY:
+            self._warned[setting] = now
+            logger.warning("%s: publications that need one more are refused; the setting is %s", sentence, setting)
+        raise BrokerError(sentence)
 
     def _remember(self, key: tuple[str, str], window: float, position: Position) -> None:
         ends = self._clock() + window
@@ -281,7 +326,7 @@ def _placed(publication: Publication, offset: int, time_ms: int) -> Publication:
     )
 
 
-def _kept(publication: Publication) -> Publication:
+def _to_keep(publication: Publication) -> Publication:
     """What history keeps of a publication: ``exclude_client`` is only for its delivery."""
     return Publication(
         publication.data,

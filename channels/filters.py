@@ -7,7 +7,8 @@ itself.
 | ``cmp`` | true if the tag ... |
 |---|---|
 | ``eq`` ``neq`` | is ``val``; is missing or is something else |
-| ``in`` ``nin`` | is one of ``vals``; is none of them. A missing tag counts as "" |
+| ``in`` | is one of ``vals``; a missing tag counts as "" |
+| ``nin`` | is missing, whatever ``vals`` are, or is none of them |
 | ``ex`` ``nex`` | is there; is missing |
 | ``sw`` ``ew`` ``ct`` | begins with, ends with, contains ``val`` |
 | ``lt`` ``lte`` ``gt`` ``gte`` | is a number that compares so with ``val``; false if either is no decimal number |
@@ -140,7 +141,7 @@ class _Compiler:
             if not vals or val:
                 raise BadRequest(f'the comparison "{cmp}" needs vals, and no val')
             members = frozenset(vals)
-            return (cmp, key, *sorted(members)), _membership(key, members, cmp == "in")
+            return (cmp, key, *sorted(members)), (_member if cmp == "in" else _no_member)(key, members)
         if cmp in ("ex", "nex"):
             if vals or val:
                 raise BadRequest(f'the comparison "{cmp}" has neither val nor vals')
@@ -169,8 +170,12 @@ def _negation(test: Test) -> Test:
     return lambda tags: not test(tags)
 
 
-def _membership(key: str, members: frozenset[str], wanted: bool) -> Test:
-    return lambda tags: (tags.get(key, "") in members) is wanted
+def _member(key: str, members: frozenset[str]) -> Test:
+    return lambda tags: tags.get(key, "") in members
+
+
+def _no_member(key: str, members: frozenset[str]) -> Test:
+    return lambda tags: tags.get(key) not in members
 
 
 def _existence(key: str, wanted: bool) -> Test:

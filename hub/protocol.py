@@ -24,8 +24,19 @@ NULL = b"null"
 
 Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Uint64 = Annotated[int, Meta(ge=0)]
-"""msgspec cannot check bounds above 63 bits; larger numbers are cut where they are used (``bounded``)."""
+"""msgspec cannot check bounds above 63 bits: structs with such fields are ``Unsigned``."""
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Int32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+
+
+class Unsigned(Struct):
+    """A struct with ``Uint64`` fields: none may be above 64 bits."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if type(value) is int and value >= 2**64:
+                raise ValueError(f"{name} has more than 64 bits")
 
 
 def bounded(number: int) -> int:
@@ -33,7 +44,7 @@ def bounded(number: int) -> int:
     return min(number, 2**63 - 1)
 
 
-class StreamPosition(Struct):
+class StreamPosition(Unsigned):
     offset: Uint64 = 0
     epoch: str = ""
 
@@ -51,7 +62,7 @@ class SubscribeRequest(StreamPosition):
     join_leave: bool = False
     delta: str = ""
     tf: Raw = EMPTY
-    flag: int = 0
+    flag: Int64 = 0
     type: Int32 = 0
 
 
@@ -86,7 +97,7 @@ class PublishRequest(Struct):
     """Ours: spare the sender its own publication."""
 
 
-class HistoryRequest(Struct):
+class HistoryRequest(Unsigned):
     channel: str = ""
     limit: Int32 = 0
     since: StreamPosition | None = None

@@ -1,7 +1,8 @@
 r"""JSON with lone surrogates: half an emoji, escaped as ``"\ud83d"``, which browsers send when text is cut.
 
 It is valid JSON by its grammar and a payload like any other, but the decoder refuses it. So when decoding fails, and only
-then, such escapes are masked (``\ud83d`` as ``\ue83d``), and unmasked in the payloads of what was decoded.
+then, such escapes are masked (``\ud83d`` as ``\ue83d``), and unmasked in the payloads of what was decoded. Texts that the hub
+itself reads (names, tags, reasons) may not have them.
 """
 
 from __future__ import annotations
@@ -46,13 +47,15 @@ def _swap(data: bytes) -> bytes:
 def _unmasked(value: Any) -> Any:
     if isinstance(value, Raw):
         return Raw(_swap(bytes(value)))
+    if isinstance(value, str) and any("\ue800" <= each <= "\uefff" for each in value):
+        raise msgspec.ValidationError("a text has a lone surrogate")
     if isinstance(value, Struct):
         for name in value.__struct_fields__:
             found = getattr(value, name)
-            if isinstance(found, (Raw, Struct, dict, list)):
+            if isinstance(found, (str, Raw, Struct, dict, list)):
                 setattr(value, name, _unmasked(found))
     elif isinstance(value, dict):
-        return {key: _unmasked(each) for key, each in value.items()}
+        return {_unmasked(key): _unmasked(each) for key, each in value.items()}
     elif isinstance(value, list):
         return [_unmasked(each) for each in value]
     return value

@@ -136,10 +136,14 @@ class PublicationStore(Protocol):
         """Commit one publication; raises ``StoreUnavailable`` at once when too many are waiting already."""
 
     async def positions(self, channels: Sequence[str]) -> dict[str, Position]:
-        """The tops of the given streams in one query; a stream that does not exist yet is created at offset 0."""
+        """The tops of the given streams in one query; of those that do not exist yet what ``read`` says of them."""
 
     async def read(self, channel: str, query: ReadQuery) -> Page:
-        """Read one page; a stream that does not exist yet is created, so that its epoch is known from now on."""
+        """Read one page.
+
+        A stream that does not exist yet has offset 0 and the epoch that its first publication will keep. Nothing is
+        written for that, nor held: strangers choose the names of channels.
+        """
 
     async def remove(self, channel: str) -> None:
         """Delete all publications of a stream; its offset and epoch stay."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import sqlite3
 import time
 from collections import deque
@@ -22,9 +21,10 @@ from typing import Any, TypeVar
 
 from storage import sqlite_retention as retention
 from storage.contract import Appended, AppendRequest, CommitListener, Committed, Page, Position, ReadQuery, Retention
+from storage.epochs import EpochNames
 from storage.errors import StoreUnavailable, StoreUnusable
 from storage.sqlite_append import Appender
-from storage.sqlite_file import FileLock, open_database, take
+from storage.sqlite_file import FileLock, epoch_secret, open_database, take
 from storage.sqlite_reader import ReaderPool, read_page, read_positions
 from storage.sqlite_writer import Entry, Outcome, Writer
 
@@ -36,11 +36,6 @@ BUSY_TIMEOUT_MAX = 5.0
 """Seconds that a transaction waits at most for another program that has the file locked."""
 
 
-def random_epoch() -> str:
-    """A name for a new stream that no stream had before."""
-    return secrets.token_urlsafe(6)
-
-
 def _ignore(_committed: Sequence[Committed]) -> None:
     pass
 
@@ -49,8 +44,9 @@ class SQLiteStore:
     """``PublicationStore`` in a SQLite file.
 
     ``queue_max`` bounds writes and reads that wait, each on its own; ``commit_timeout`` is how long a caller waits at
-    most. ``clock`` gives seconds since the Unix epoch, ``epoch`` names for new streams; both are also called in the
-    writer's thread. ``observe(kind, seconds, rows)`` is called on the loop: ``commit`` for a transaction of appends
+    most. ``clock`` gives seconds since the Unix epoch; it is also called in the writer's thread. ``secret`` (16 to 64
+    bytes, default: random) is for a new file only: it names the epochs of streams and stays with the file and its
+    copies. ``observe(kind, seconds, rows)`` is called on the loop: ``commit`` for a transaction of appends
     (``rows`` publications), ``read`` for a page or positions with the wait for a reader, ``prune`` for a transaction of
     retention with the wait for the writer.
     ``cache_max`` bounds the streams whose state is held in memory, ``batch_max`` the writes in one transaction.
@@ -65,7 +61,7 @@ class SQLiteStore:
         queue_max: int = 10_000,
         commit_timeout: timedelta = timedelta(seconds=10),
         clock: Callable[[], float] = time.time,
-        epoch: Callable[[], str] = random_epoch,
+        secret: bytes | None = None,
         observe: Callable[[str, float, int], None] | None = None,
         readers: int = 2,
         cache_max: int = 10_000,
@@ -76,7 +72,7 @@ class SQLiteStore:
         self._queue_max = queue_max
         self._timeout = commit_timeout.total_seconds()
         self._clock = clock
-        self._epoch = epoch
+        self._secret = secret
         self._observe = observe
         self._readers = readers
         self._cache_max = cache_max
@@ -87,6 +83,7 @@ class SQLiteStore:
         self._closing = False
         self._close_lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop
+        self._names: EpochNames
         self._writes = 0
         self._reads = 0
         self._waiting: deque[Entry] = deque()
@@ -105,14 +102,14 @@ class SQLiteStore:
         if self._writer is not None or self._closing:
             raise StoreUnusable(f"{self.path} is open already or was closed: make a new store to open it again")
         self._loop = asyncio.get_running_loop()
-        connection, self._lock = await asyncio.to_thread(self._open_file)
+        connection, self._names, self._lock = await asyncio.to_thread(self._open_file)
         self._pool = ReaderPool(self.path, threads=self._readers, busy_timeout=self._busy_timeout)
         self._writer = Writer(
             connection,
             path=str(self.path),
             loop=self._loop,
             report=self._settle,
-            appender=Appender(epoch=self._epoch, cache_max=self._cache_max),
+            appender=Appender(names=self._names, cache_max=self._cache_max),
             clock=self._clock,
             batch_max=self._batch_max,
         )
@@ -146,23 +143,12 @@ class SQLiteStore:
         return result
 
     async def positions(self, channels: Sequence[str]) -> dict[str, Position]:
-        """The tops of ``channels``; those that do not exist are created in one commit."""
-        found = await self._read(partial(read_positions, channels=channels), len)
-        missing = tuple(dict.fromkeys(channel for channel in channels if channel not in found))
-        if missing:
-            created: dict[str, Position] = await self._put(missing)
-            found.update(created)
-        return found
+        """The tops of ``channels`` from one snapshot."""
+        return await self._read(lambda connection: read_positions(connection, channels, self._names), len)
 
     async def read(self, channel: str, query: ReadQuery) -> Page:
-        """Read one page from one snapshot; a stream that does not exist is created, and its epoch committed, first."""
-        read = partial(read_page, channel=channel, query=query)
-        page = await self._read(read, _rows_of)
-        while page is None:
-            created: dict[str, Position] = await self._put((channel,))
-            position = created[channel]
-            page = Page([], position) if position.offset == 0 else await self._read(read, _rows_of)
-        return page
+        """Read one page from one snapshot."""
+        return await self._read(lambda connection: read_page(connection, channel, query, self._names), _rows_of)
 
     async def remove(self, channel: str) -> None:
         """Delete all that the stream holds now, in short transactions, overwriting the bytes in the file."""
@@ -200,10 +186,11 @@ class SQLiteStore:
     def _busy_timeout(self) -> float:
         return min(BUSY_TIMEOUT_MAX, self._timeout)
 
-    def _open_file(self) -> tuple[sqlite3.Connection, FileLock]:
+    def _open_file(self) -> tuple[sqlite3.Connection, EpochNames, FileLock]:
         lock = take(self.path)
         try:
-            return open_database(self.path, busy_timeout=self._busy_timeout), lock
+            connection = open_database(self.path, busy_timeout=self._busy_timeout, secret=self._secret)
+            return connection, EpochNames(epoch_secret(connection)), lock
         except BaseException:
             lock.release()
             raise
@@ -217,7 +204,7 @@ class SQLiteStore:
 
     # Writing
 
-    def _put(self, work: AppendRequest | tuple[str, ...] | Callable[[sqlite3.Connection], Any]) -> asyncio.Future[Any]:
+    def _put(self, work: AppendRequest | Callable[[sqlite3.Connection], Any]) -> asyncio.Future[Any]:
         writer = self._writer
         if writer is None or (self._closing and isinstance(work, AppendRequest)):
             raise StoreUnavailable(f"{self.path} is not open")
@@ -292,5 +279,5 @@ class SQLiteStore:
         return result
 
 
-def _rows_of(page: Page | None) -> int:
-    return 0 if page is None else len(page.publications)
+def _rows_of(page: Page) -> int:
+    return len(page.publications)

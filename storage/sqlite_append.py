@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from storage.contract import Appended, AppendRequest, Committed, Position, Publication
+from storage.epochs import EpochNames
 from storage.sqlite_rows import encode_info, encode_tags, execute_rows, from_signed, key_of, select_rows, to_signed
-
-Work = AppendRequest | tuple[str, ...]
-"""A publication to append, or names of streams that must exist."""
-Result = Appended | dict[str, Position]
 
 SELECT_STREAMS = (
     "SELECT channel, id, namespace, epoch, top_offset, top_time, version, version_epoch FROM streams"
@@ -68,10 +65,13 @@ class StreamState:
 
 
 class Appender:
-    """Builds group commits. ``run`` works inside a transaction of its caller's, who reports how that ended."""
+    """Builds group commits. ``run`` works inside a transaction of its caller's, who reports how that ended.
 
-    def __init__(self, *, epoch: Callable[[], str], cache_max: int = 10_000) -> None:
-        self._epoch = epoch
+    ``names`` gives new streams their epochs.
+    """
+
+    def __init__(self, *, names: EpochNames, cache_max: int = 10_000) -> None:
+        self._names = names
         self._cache_max = cache_max
         self._cache: OrderedDict[str, StreamState] = OrderedDict()
         self._next_id = 0
@@ -92,20 +92,17 @@ class Appender:
             self._cache.popitem(last=False)
 
     def run(
-        self, connection: sqlite3.Connection, work: Sequence[Work], now: int
-    ) -> tuple[list[Result], list[Committed]]:
+        self, connection: sqlite3.Connection, work: Sequence[AppendRequest], now: int
+    ) -> tuple[list[Appended], list[Committed]]:
         """Write all of ``work`` in its order; ``now`` is in milliseconds. The result has one element for each of it."""
-        states = self._load(connection, work, now)
+        states = self._load(connection, work)
         keys = _known_keys(connection, work, states, now)
-        results: list[Result] = []
+        results: list[Appended] = []
         committed: list[Committed] = []
         rows: list[Sequence[Any]] = []
         key_rows: list[Sequence[Any]] = []
         touched: dict[int, StreamState] = {}
         for item in work:
-            if isinstance(item, tuple):
-                results.append({channel: Position(states[channel].top, states[channel].epoch) for channel in item})
-                continue
             state = states[item.channel]
             key = item.idempotency_key
             if key and (repeated := keys.get((state.id, key))) is not None:
@@ -135,29 +132,26 @@ class Appender:
                 key_rows.append((state.id, key, made.offset, now + int(item.idempotency_window * 1000)))
             committed.append(Committed(item.channel, state.epoch, made))
             results.append(Appended(Position(made.offset, state.epoch), True))
-        _save(connection, states.values(), touched.values(), now)
+        _save(connection, touched.values(), now)
         execute_rows(connection, INSERT_PUBLICATIONS, rows)
         execute_rows(connection, INSERT_KEYS, key_rows)
         return results, committed
 
-    def _load(self, connection: sqlite3.Connection, work: Sequence[Work], now: int) -> dict[str, StreamState]:
-        """The states of all streams that ``work`` names, new ones included."""
+    def _load(self, connection: sqlite3.Connection, work: Sequence[AppendRequest]) -> dict[str, StreamState]:
+        """The states of all streams that ``work`` appends to, new ones included."""
         states: dict[str, StreamState] = {}
         missing: dict[str, str] = {}
         cache = self._cache
         for item in work:
-            names = item if isinstance(item, tuple) else (item.channel,)
-            for channel in names:
-                if channel in states:
-                    continue
-                state = cache.get(channel)
-                if state is not None:
-                    cache.move_to_end(channel)
-                    states[channel] = state
-                elif not isinstance(item, tuple):
-                    missing[channel] = item.namespace
-                else:
-                    missing.setdefault(channel, "")
+            channel = item.channel
+            if channel in states:
+                continue
+            state = cache.get(channel)
+            if state is not None:
+                cache.move_to_end(channel)
+                states[channel] = state
+            else:
+                missing[channel] = item.namespace
         if not missing:
             return states
         for row in select_rows(connection, SELECT_STREAMS, [(channel,) for channel in missing]):
@@ -168,35 +162,33 @@ class Appender:
             if channel not in states:
                 if not self._next_id:
                     self._next_id = 1 + connection.execute("SELECT coalesce(max(id), 0) FROM streams").fetchone()[0]
-                state = StreamState(channel, self._next_id, namespace, self._epoch(), new=True)
+                state = StreamState(channel, self._next_id, namespace, self._names.of(channel), new=True)
                 self._next_id += 1
                 states[channel] = cache[channel] = state
         return states
 
 
 def _known_keys(
-    connection: sqlite3.Connection, work: Sequence[Work], states: dict[str, StreamState], now: int
+    connection: sqlite3.Connection, work: Sequence[AppendRequest], states: dict[str, StreamState], now: int
 ) -> dict[tuple[int, str], int]:
     """The offsets of idempotency keys in ``work`` that are still within their window."""
     wanted = [
         (state.id, item.idempotency_key)
         for item in work
-        if not isinstance(item, tuple) and item.idempotency_key and not (state := states[item.channel]).new
+        if item.idempotency_key and not (state := states[item.channel]).new
     ]
     if not wanted:
         return {}
     return {(row[0], row[1]): row[2] for row in select_rows(connection, SELECT_KEYS, wanted, now)}
 
 
-def _save(
-    connection: sqlite3.Connection, used: Iterable[StreamState], touched: Iterable[StreamState], now: int
-) -> None:
+def _save(connection: sqlite3.Connection, touched: Collection[StreamState], now: int) -> None:
     execute_rows(
         connection,
         UPDATE_STREAMS,
         [(s.id, s.namespace, s.top, s.time, to_signed(s.version), s.version_epoch) for s in touched if not s.new],
     )
-    created = [s for s in used if s.new]
+    created = [s for s in touched if s.new]
     execute_rows(
         connection,
         INSERT_STREAMS,

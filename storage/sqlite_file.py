@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from storage import migrate
+from storage.epochs import SECRET_SIZE
 from storage.errors import StoreUnusable
 
 SQLITE_MIN = (3, 37, 0)
@@ -115,13 +117,13 @@ def connect_reader(path: Path, *, busy_timeout: float) -> sqlite3.Connection:
     return connection
 
 
-def open_database(path: Path, *, busy_timeout: float) -> sqlite3.Connection:
+def open_database(path: Path, *, busy_timeout: float, secret: bytes | None = None) -> sqlite3.Connection:
     """Open a file that ``take`` has locked, check it and bring its schema up to date; raises ``StoreUnusable``.
 
     The connection may write, and may be used from any thread, by one at a time; ``busy_timeout`` is in seconds. Nothing
     is written before all checks have passed. The check for damage (``PRAGMA quick_check``) reads the whole file, so it
     is done only up to ``CHECK_MAX_BYTES``. It is not tied to an unclean end: a killed process or a power cut does not
-    damage a database in WAL mode.
+    damage a database in WAL mode. ``secret`` becomes the ``epoch_secret`` of a database that has none (default: random).
     """
     with _explained(path):
         connection = sqlite3.connect(
@@ -130,11 +132,17 @@ def open_database(path: Path, *, busy_timeout: float) -> sqlite3.Connection:
         try:
             migrations = _check(connection, path)
             _configure(connection, path)
-            _migrate(connection, migrations)
+            _migrate(connection, migrations, secrets.token_bytes(SECRET_SIZE) if secret is None else secret)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def epoch_secret(connection: sqlite3.Connection) -> bytes:
+    """The secret that names the epochs of new streams, of a database that ``open_database`` has opened."""
+    secret: bytes = connection.execute("SELECT value FROM hub_store WHERE name = 'epoch_secret'").fetchone()[0]
+    return secret
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> list[migrate.Migration]:
@@ -167,7 +175,7 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA cache_size = -16384")
 
 
-def _migrate(connection: sqlite3.Connection, migrations: Sequence[migrate.Migration]) -> None:
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[migrate.Migration], secret: bytes) -> None:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS hub_migrations"
         " (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied INTEGER NOT NULL) STRICT"
@@ -176,6 +184,8 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[migrate.Migrat
         now = int(time.time() * 1000)
         note = f"INSERT INTO hub_migrations VALUES ('{migration.name}', '{migration.checksum}', {now});"
         connection.executescript(f"BEGIN IMMEDIATE;\n{migration.sql}\n{note}\nCOMMIT;")
+    if connection.execute("SELECT 1 FROM hub_store WHERE name = 'epoch_secret'").fetchone() is None:
+        connection.execute("INSERT INTO hub_store VALUES ('epoch_secret', ?)", (secret,))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from storage.contract import Page, Position, ReadQuery
+from storage.epochs import EpochNames
 from storage.sqlite_file import connect_reader
 from storage.sqlite_rows import OFFSET_MAX, PUBLICATION_COLUMNS, decode_publication, key_of, select_rows
 
@@ -38,11 +39,11 @@ def first_at(connection: sqlite3.Connection, stream: int, low: int, high: int, t
     return low
 
 
-def read_page(connection: sqlite3.Connection, channel: str, query: ReadQuery) -> Page | None:
-    """One page of a stream, ``None`` if the stream does not exist."""
+def read_page(connection: sqlite3.Connection, channel: str, query: ReadQuery, names: EpochNames) -> Page:
+    """One page of a stream; of one that does not exist an empty page at offset 0 of the epoch in ``names``."""
     row = connection.execute(SELECT_STREAM, (channel,)).fetchone()
     if row is None:
-        return None
+        return Page([], Position(0, names.of(channel)))
     stream, epoch, top = row
     position = Position(top, epoch)
     low, high = 1, top
@@ -65,10 +66,14 @@ def read_page(connection: sqlite3.Connection, channel: str, query: ReadQuery) ->
     return Page([decode_publication(row) for row in rows], position)
 
 
-def read_positions(connection: sqlite3.Connection, channels: Sequence[str]) -> dict[str, Position]:
-    """The tops of those of ``channels`` that exist."""
+def read_positions(connection: sqlite3.Connection, channels: Sequence[str], names: EpochNames) -> dict[str, Position]:
+    """The tops of the streams of ``channels``; those that do not exist as in ``read_page``."""
     found = select_rows(connection, SELECT_POSITIONS, [(channel,) for channel in channels])
-    return {channel: Position(top, epoch) for channel, top, epoch in found}
+    tops = {channel: Position(top, epoch) for channel, top, epoch in found}
+    for channel in channels:
+        if channel not in tops:
+            tops[channel] = Position(0, names.of(channel))
+    return tops
 
 
 class ReaderPool:

@@ -15,9 +15,9 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from storage.contract import Committed
+from storage.contract import AppendRequest, Committed
 from storage.errors import StoreError, StoreUnavailable
-from storage.sqlite_append import Appender, Work
+from storage.sqlite_append import Appender
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +48,13 @@ def is_trouble(error: BaseException) -> bool:
 class Entry:
     """Something for the writer to do, and the future of the one who waits for it.
 
-    ``work`` goes into a group commit; a function gets a transaction of its own, and its result is the future's.
+    An append goes into a group commit; a function gets a transaction of its own, and its result is the future's.
     """
 
     __slots__ = ("deadline", "future", "work")
 
     def __init__(
-        self, work: Work | Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any], deadline: float
+        self, work: AppendRequest | Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any], deadline: float
     ) -> None:
         self.work = work
         self.future = future

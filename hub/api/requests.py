@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Raw, Struct
 
-from hub.protocol import EMPTY, Int32, StreamPosition, Uint64
+from hub.protocol import EMPTY, Int32, StreamPosition, Uint64, Unsigned
 
 NonEmpty = Annotated[str, Meta(min_length=1)]
 
@@ -23,7 +23,7 @@ class SubscribeOverride(Struct):
     force_push_join_leave: BoolValue | None = None
 
 
-class Message(Struct, kw_only=True):
+class Message(Unsigned, kw_only=True):
     """What publish and broadcast have in common."""
 
     data: Raw = EMPTY
@@ -46,7 +46,7 @@ class Broadcast(Message, kw_only=True):
     channels: Annotated[list[NonEmpty], Meta(min_length=1)]
 
 
-class Subscribe(Struct, kw_only=True):
+class Subscribe(Unsigned, kw_only=True):
     user: NonEmpty
     channel: NonEmpty
     info: Raw = EMPTY
@@ -81,7 +81,7 @@ class Disconnect(Struct, kw_only=True):
     disconnect: DisconnectCode | None = None
 
 
-class Refresh(Struct, kw_only=True):
+class Refresh(Unsigned, kw_only=True):
     user: NonEmpty
     client: str = ""
     session: str = ""
@@ -96,7 +96,7 @@ class Channel(Struct, kw_only=True):
     channel: NonEmpty
 
 
-class History(Struct, kw_only=True):
+class History(Unsigned, kw_only=True):
     channel: NonEmpty
     limit: Int32 = 0
     since: StreamPosition | None = None

@@ -325,3 +325,26 @@ async def test_peers_that_vanish_leave_nothing_behind() -> None:
         stats = await hub.api_async("presence_stats", {"channel": "room:vanish"})
         assert stats["result"] == {"num_clients": 0, "num_users": 0}
         assert "Traceback" not in hub.log()
+
+
+async def test_a_crowd_that_never_speaks_does_not_keep_others_out() -> None:
+    """More silent connections than may be pending: the next ones still come in, at the silent ones' cost."""
+    limits = {"websocket": {"max_pending_handshakes": 50, "handshake_timeout": "30s"}}
+    async with HubProcess(changes=limits) as hub:
+        before = open_files(hub.pid)
+        crowd = [await Wire.tcp(hub.port) for _ in range(200)]
+        await alive(hub)
+        assert open_files(hub.pid) <= before + 60
+        assert (await http(hub.port, "GET", "/health"))[0] == 200
+        for wire in crowd:
+            wire.drop()
+
+
+async def test_a_stranger_cannot_hold_a_request_open() -> None:
+    """Without the key the answer comes before the body, whose length is only announced."""
+    async with HubProcess() as hub:
+        wire = await Wire.tcp(hub.port)
+        wire.send(b"POST /api/publish HTTP/1.1\r\nHost: x\r\nX-API-Key: wrong\r\nContent-Length: 1000\r\n\r\n{")
+        answer = await bounded(wire.reader.readuntil(b"\r\n"), "no answer")
+        assert b" 401 " in answer
+        wire.drop()

@@ -1,10 +1,19 @@
--- Durable streams. A row of streams outlives its publications, so that an offset is never given twice.
+-- What belongs to the database as a whole. The epochs of new streams are derived from 'epoch_secret'; where that is
+-- missing, the next start makes another.
+CREATE TABLE hub_store (
+    name  TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    CHECK (name <> 'epoch_secret' OR length(value) BETWEEN 16 AND 64)
+) STRICT;
+
+-- Durable streams, each made by its first publication. A row of streams outlives its publications, so that an offset is
+-- never given twice.
 CREATE TABLE streams (
     id            INTEGER PRIMARY KEY,
     channel       TEXT    NOT NULL UNIQUE,
-    namespace     TEXT    NOT NULL,   -- of the last append; '' until there was one
+    namespace     TEXT    NOT NULL,   -- of the last append
     epoch         TEXT    NOT NULL,
-    top_offset    INTEGER NOT NULL,   -- 0 = nothing yet
+    top_offset    INTEGER NOT NULL,
     top_time      INTEGER NOT NULL,   -- milliseconds; the time of the newest publication, kept when that is deleted
     version       INTEGER NOT NULL,   -- unsigned 64 bits, held as two's complement
     version_epoch TEXT    NOT NULL,

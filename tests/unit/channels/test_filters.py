@@ -37,6 +37,7 @@ def leaf(cmp: str, val: str = "", *, key: str = "k", vals: list[str] | None = No
         (leaf("in", vals=["a", "b"]), ["a", "b"], ["c", None]),
         (leaf("in", vals=["a", ""]), ["a", "", None], ["c"]),
         (leaf("nin", vals=["a", "b"]), ["c", "", None], ["a", "b"]),
+        (leaf("nin", vals=["a", ""]), ["c", None], ["a", ""]),
         (leaf("ex"), ["a", ""], [None]),
         (leaf("nex"), [None], ["a", ""]),
         (leaf("sw", "ab"), ["ab", "abc"], ["a", "xab", None]),
