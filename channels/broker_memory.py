@@ -22,6 +22,7 @@ from typing import NoReturn
 from channels.broker import BrokerError, BrokerEvents, RecentOptions
 from storage.contract import Appended, ClientInfo, Page, Position, Publication, ReadQuery
 from storage.epochs import SECRET_SIZE, EpochNames
+from storage.pages import up_to
 
 logger = logging.getLogger("hub.broker")
 
@@ -60,9 +61,9 @@ class MemoryBroker:
 
     ``clock`` gives monotonic seconds, ``wall`` seconds since the Unix epoch, ``secret`` 16 to 64 random bytes that epochs
     are derived from. At most ``max_streams`` channels have recent history and at most ``max_keys`` idempotency keys are
-    remembered at a time; beyond, publications that need a new one are refused with ``BrokerError`` and a warning is
-    logged, as is everything refused while the broker is not open. A ``history_meta_ttl`` of 0 keeps offset and epoch as
-    long as the process lives. Versions are compared only where there is history.
+    remembered at a time; beyond, publications that need a new one are refused with ``BrokerError`` and a warning in the
+    log. While the broker is not open everything is refused. A ``history_meta_ttl`` of 0 keeps offset and epoch as long as
+    the process lives. Versions are compared only where there is history.
 
     A channel whose stream has ended is remembered, so that its next one has another epoch. Once there are more than
     ``max_streams`` of these, they are forgotten and another secret takes over: a channel without a stream then has
@@ -247,6 +248,7 @@ class MemoryBroker:
 
     def _made(self, channel: str, now: float) -> _Stream:
         """A new stream for a channel that has none, about to get its first publication."""
+        stream = _Stream(channel, self._epoch(channel))  # before others end: that may change what readers were told
         if len(self._streams) >= self._max_streams:
             self.expire(now)
             if len(self._streams) >= self._max_streams:
@@ -254,8 +256,7 @@ class MemoryBroker:
                     f"the memory broker keeps recent history for at most {self._max_streams} channels at a time",
                     "engine.memory.max_streams",
                 )
-        # Named last: what ended just now may have changed the secret.
-        stream = self._streams[channel] = _Stream(channel, self._epoch(channel))
+        self._streams[channel] = stream
         return stream
 
     def _epoch(self, channel: str) -> str:
@@ -353,4 +354,4 @@ def _select(stream: _Stream, query: ReadQuery) -> list[Publication]:
         # Not bisected: a publisher may give the time, and a wall clock may go back.
         until = query.until_time or inf
         chosen = (item for item in chosen if query.since_time <= item.time < until)
-    return list(chosen if query.limit < 0 else islice(chosen, query.limit))
+    return up_to(chosen if query.limit < 0 else islice(chosen, query.limit), query.max_bytes)

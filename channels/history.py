@@ -70,13 +70,19 @@ def recent_options(channel: ResolvedChannel, guard: Guard) -> RecentOptions:
 class CachedPage:
     """A page that many clients recover from; ``rendered`` keeps what was made of it, by kind."""
 
-    __slots__ = ("page", "read_at", "rendered", "size")
+    __slots__ = ("_payload", "page", "read_at", "rendered", "size")
 
     def __init__(self, page: Page, read_at: float) -> None:
         self.page = page
         self.read_at = read_at
         self.rendered: dict[object, Any] = {}
-        self.size = 200 + sum(len(each.data) + 200 for each in page.publications)
+        self._payload = sum([len(each.data) for each in page.publications])
+        # The page itself, and what is rendered of it: for replies, and for pushes.
+        self.size = 3 * (self._payload + 200 * (len(page.publications) + 1))
+
+    def is_full(self, limit: int, max_bytes: int) -> bool:
+        """Whether a bound ended the page, so that what is above it changes nothing in it."""
+        return len(self.page.publications) == limit or self._payload >= max_bytes
 
 
 class History:
@@ -93,6 +99,7 @@ class History:
         *,
         run: Runner,
         clock: Callable[[], float],
+        page_bytes: int = 512 * 1024,
         cache_size: int = 8 * 1024 * 1024,
         cache_ttl: float = 5.0,
     ) -> None:
@@ -100,6 +107,7 @@ class History:
         self._store = store
         self._run = run
         self._clock = clock
+        self._page_bytes = page_bytes
         self._cache_size = cache_size
         self._cache_ttl = cache_ttl
         self._cached: OrderedDict[tuple[str, int, int], CachedPage] = OrderedDict()
@@ -205,12 +213,15 @@ class History:
         position = kept.page.position
         if self._clock() - kept.read_at > self._cache_ttl or position.epoch != top.epoch:
             return False
-        return len(kept.page.publications) == limit or position.offset >= top.offset
+        return kept.is_full(limit, self._page_bytes) or position.offset >= top.offset
 
     async def _read_tail(self, channel: ResolvedChannel, key: tuple[str, int, int]) -> CachedPage:
         _, since, limit = key
         started = self._clock()
-        cached = CachedPage(await self.read(channel, ReadQuery(since=since, limit=limit)), started)
+        # Recent channels are not paged: what ends below the top counts as lost there.
+        max_bytes = self._page_bytes if channel.options.durable else 0
+        page = await self.read(channel, ReadQuery(since=since, limit=limit, max_bytes=max_bytes))
+        cached = CachedPage(page, started)
         if self._reading.get(key) is not asyncio.current_task():
             return cached  # the channel was redacted since: whoever waits has asked before that, nobody else gets it
         self._forget(key)

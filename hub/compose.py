@@ -41,7 +41,8 @@ class Hub:
                 skip_signature=client.insecure_skip_token_signature_verify,
                 prefix="client.subscription_token",
             )
-        broker = MemoryBroker()
+        memory = settings.engine.memory
+        broker = MemoryBroker(max_streams=memory.max_streams, max_keys=memory.max_idempotency_keys)
         # An entry outlives the renewal that is due, and one that comes late.
         presence = MemoryPresence(ttl=max(PRESENCE_TTL, 2 * client.presence_update_interval.total_seconds()))
         store = SQLiteStore(

@@ -71,7 +71,13 @@ class Node:
         self.version = VERSION
         self.started_at = loop.time()
         self.wheel = Wheel(loop)
-        self.history = History(broker, store, run=self.run, clock=loop.time)
+        self.history = History(
+            broker,
+            store,
+            run=self.run,
+            clock=loop.time,
+            page_bytes=settings.client.queue_max_size // 2,
+        )
         self.sessions: dict[str, Session] = {}
         """Connected sessions by client id."""
         self.users: dict[str, set[Session]] = {}
@@ -170,6 +176,7 @@ class Node:
             "Sessions whose peer reads too slowly.",
             sum(each.paused for each in self.sessions.values()),
         )
+        yield "streams", "Channels with recent history in this process.", getattr(self.broker, "num_streams", 0)
         yield "uptime_seconds", "Seconds since this node started.", self.loop.time() - self.started_at
         yield "history_reads", "History reads since the start.", self.history.reads
         yield "history_shared_reads", "Recoveries served from another's history read.", self.history.shared_reads

@@ -134,6 +134,8 @@ class HttpApiSettings:
     """Take commands without a key. For development only."""
     body_size_limit: Annotated[int, Between(1024, None)] = 16_777_216
     """Bytes of the largest request body; a larger one is answered with 413."""
+    history_max_bytes: Annotated[int, Between(1024, None)] = 67_108_864
+    """Bytes of payload in one page of `history`; a page with more ends early, to be continued from its last offset."""
     body_timeout: Delay = in_seconds(30)
     """Time a request's body may take to arrive; a slower one is answered with 408."""
 
@@ -189,9 +191,20 @@ class RedisSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySettings:
+    """Bounds of the embedded engine."""
+
+    max_streams: Positive = 250_000
+    """Channels that may have recent history at a time; publishing into a further one gets error 100."""
+    max_idempotency_keys: Positive = 1_000_000
+    """Idempotency keys remembered at a time; a publish with a further one gets error 100."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """What carries publications between nodes and keeps recent history and presence."""
 
+    memory: MemorySettings = field(default_factory=MemorySettings)
     type: Literal["memory", "redis"] = "memory"
     """`memory` for one node; `redis` for several."""
     redis: RedisSettings = field(default_factory=RedisSettings)

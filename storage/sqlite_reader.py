@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from storage.contract import Page, Position, ReadQuery
 from storage.epochs import EpochNames
+from storage.pages import up_to
 from storage.sqlite_file import connect_reader
 from storage.sqlite_rows import OFFSET_MAX, PUBLICATION_COLUMNS, decode_publication, key_of, select_rows
 
@@ -62,8 +63,10 @@ def read_page(connection: sqlite3.Connection, channel: str, query: ReadQuery, na
         return Page([], position)
     limit = min(query.limit, high - low + 1) if query.limit > 0 else -1
     statement = SELECT_PAGE_REVERSE if query.reverse else SELECT_PAGE
-    rows = connection.execute(statement, (key_of(stream, low), key_of(stream, high), limit)).fetchall()
-    return Page([decode_publication(row) for row in rows], position)
+    rows = connection.execute(statement, (key_of(stream, low), key_of(stream, high), limit))
+    if query.max_bytes:
+        return Page(up_to(map(decode_publication, rows), query.max_bytes), position)
+    return Page([decode_publication(row) for row in rows.fetchall()], position)
 
 
 def read_positions(connection: sqlite3.Connection, channels: Sequence[str], names: EpochNames) -> dict[str, Position]:

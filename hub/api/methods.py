@@ -204,6 +204,7 @@ class Methods:
                 until_time=request.until_time,
             ),
             max(request.limit, -1),
+            node.settings.http_api.history_max_bytes,
         )
         started = node.loop.time()
         page = await node.history.read(channel, query, epoch=request.since.epoch if request.since is not None else "")

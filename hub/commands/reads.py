@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from hub.session import Session
 
 
-def history_query(request: HistoryRequest, limit: int) -> ReadQuery:
-    """What a history request asks of a stream, at most ``limit`` publications; raises ``BadRequest``."""
+def history_query(request: HistoryRequest, limit: int, max_bytes: int) -> ReadQuery:
+    """What a history request asks of a stream, at most ``limit`` publications and a page of about ``max_bytes``.
+
+    Raises ``BadRequest``.
+    """
     since = -1
     if request.since is not None:
         since = request.since.offset
@@ -32,6 +35,7 @@ def history_query(request: HistoryRequest, limit: int) -> ReadQuery:
         since_time=bounded(request.since_time),
         until_time=bounded(request.until_time),
         reverse=request.reverse,
+        max_bytes=max_bytes,
     )
 
 
@@ -57,7 +61,7 @@ async def history(session: Session, command_id: int, request: HistoryRequest) ->
     limit = request.limit
     if most and (limit < 0 or limit > most):
         limit = most
-    query = history_query(request, max(limit, -1))
+    query = history_query(request, max(limit, -1), node.settings.client.queue_max_size)
     started = node.loop.time()
     page = await node.history.read(channel, query, epoch=request.since.epoch if request.since is not None else "")
     node.metrics.history_seconds.observe(node.loop.time() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING
 
@@ -172,5 +173,5 @@ async def unsubscribe(session: Session, command_id: int, request: ChannelRequest
     if subscription is not None:
         leaving = session.node.subscription_ended(subscription)
         if leaving is not None:
-            await leaving
+            await asyncio.shield(leaving)  # it goes on if the client goes away meanwhile
     session.send(protocol.reply(command_id, b"unsubscribe"))

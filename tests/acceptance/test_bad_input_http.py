@@ -41,7 +41,7 @@ MALFORMED: dict[str, bytes] = {
     "invalid UTF-8": b'{"channel":"plain:a","data":"\xff"}',
     "utf-16": '{"channel":"plain:a","data":1}'.encode("utf-16"),
     "deep nesting": b'{"channel":"plain:a","data":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
-    "deep nesting of objects": b'{"channel":"plain:a","data":' + b'{"a":' * 9_000 + b"1" + b"}" * 9_000 + b"}",
+    "deep nesting of objects": b'{"channel":"plain:a","data":' + b'{"a":' * 3_000 + b"1" + b"}" * 3_000 + b"}",
 }
 
 
@@ -62,6 +62,7 @@ WRONG_TYPES: dict[str, bytes] = {
     "tags of numbers": b'{"channel":"plain:a","data":1,"tags":{"a":1}}',
     "version as text": b'{"channel":"plain:a","data":1,"version":"1"}',
     "version negative": b'{"channel":"plain:a","data":1,"version":-1}',
+    "version of 2^64": b'{"channel":"plain:a","data":1,"version":18446744073709551616}',
     "skip_history as text": b'{"channel":"plain:a","data":1,"skip_history":"yes"}',
     "idempotency_key as a number": b'{"channel":"plain:a","data":1,"idempotency_key":1}',
     "b64data as a number": b'{"channel":"plain:a","b64data":1}',
@@ -328,7 +329,7 @@ async def test_disconnect_takes_only_codes_and_reasons_that_can_be_sent(hub: Hub
         assert (closed.code, closed.reason) == wanted
 
 
-@pytest.mark.parametrize("expire_at", [1, 2**31, 2**63, 2**70])
+@pytest.mark.parametrize("expire_at", [1, 2**31, 2**63, 2**64 - 1])
 async def test_expiry_may_be_any_time(hub: HubProcess, expire_at: int) -> None:
     """In the past it is the end, and however far ahead the client is told of a year at most."""
     wire = await Wire.open(hub.port)

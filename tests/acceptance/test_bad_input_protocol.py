@@ -116,6 +116,8 @@ WRONG_TYPES: dict[str, bytes] = {
     "recover as a number": b'{"id":5,"subscribe":{"channel":"recent:a","recover":1}}',
     "offset as text": b'{"id":5,"subscribe":{"channel":"recent:a","recover":true,"offset":"1"}}',
     "offset negative": b'{"id":5,"subscribe":{"channel":"recent:a","recover":true,"offset":-1}}',
+    "offset of 2^64": b'{"id":5,"subscribe":{"channel":"recent:a","recover":true,"offset":18446744073709551616}}',
+    "flag of 2^63": b'{"id":5,"subscribe":{"channel":"recent:a","flag":9223372036854775808}}',
     "offset as a fraction": b'{"id":5,"subscribe":{"channel":"recent:a","recover":true,"offset":1.5}}',
     "epoch as a number": b'{"id":5,"subscribe":{"channel":"recent:a","recover":true,"epoch":1}}',
     "flag as text": b'{"id":5,"subscribe":{"channel":"recent:a","flag":"1"}}',

@@ -67,7 +67,8 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ),
     ("publish", {"channel": "recent:f", "data": "x", "tags": {"k": "v"}, "idempotency_key": "i", "delta": True}),
     ("publish", {"channel": "durable:f", "data": [1], "version": 5, "version_epoch": "e", "skip_history": True}),
-    ("publish", {"channel": "plain:f", "b64data": "eyJ4IjoxfQ=="}),
+    # Bytes that are no JSON close those who are subscribed (3506), so nobody is subscribed to this channel.
+    ("publish", {"channel": "plain:bytes", "b64data": "eyJ4IjoxfQ=="}),
     ("broadcast", {"channels": ["plain:f", "recent:f", "durable:f"], "data": {"x": 1}, "tags": {}}),
     (
         "subscribe",

@@ -377,6 +377,14 @@ class InProcessHub:
                 await asyncio.sleep(0 if quiet else 0.001)
                 quiet = 0 if self.busy() else quiet + 1
 
+    async def settled_but_for(self, waiting: Peer) -> None:
+        """As ``settled``, while one peer's command waits."""
+        task, waiting.session._task = waiting.session._task, None
+        try:
+            await self.settled()
+        finally:
+            waiting.session._task = task
+
     def busy(self) -> bool:
         node = self.node
         if node._tasks or node.history._reading:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hub.metrics import Metrics, NodeCollector
+from hub.metrics import NodeCollector
 from hub.settings_docs import describe
+from tests.support.inprocess import running
 
 LIMITS = (Path(__file__).resolve().parents[2] / "docs" / "limits.md").read_text("utf-8")
 
@@ -23,7 +24,9 @@ def test_every_rate_limit_is_there() -> None:
     assert known == set(re.findall(r"`(rate_limit\.[a-z_.]+)` \|", LIMITS))
 
 
-def test_metrics() -> None:
-    exported = {family.name for family in NodeCollector(Metrics(), lambda: ()).collect()}
+async def test_metrics(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        node = hub.node
+        exported = {family.name for family in NodeCollector(node.metrics, node.gauges).collect()}
     for name in re.findall(r"hub_[a-z_]+", LIMITS):
         assert name.removesuffix("_total") in exported, name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from channels.broker import RecentOptions
-from storage.contract import ClientInfo, Position, Publication, ReadQuery
+from storage.contract import ClientInfo, Page, Position, Publication, ReadQuery
 
 if TYPE_CHECKING:
     from tests.integration.channels.conftest import BrokerHome
@@ -45,6 +45,15 @@ async def test_without_history_there_is_no_position(broker_home: BrokerHome) -> 
     ((_, publication, epoch),) = broker_home.events.publications
     assert (publication.offset, epoch) == (0, "")
     assert (await broker_home.broker.read("news", ALL, META)).publications == []
+
+
+async def test_pages_end_at_their_bytes(broker_home: BrokerHome) -> None:
+    for number in range(4):
+        await broker_home.broker.publish("news", pub(b"%d" % number * 10), RECENT)
+    assert await payloads(broker_home, "news", ReadQuery(limit=-1, max_bytes=10)) == [b"0" * 10]
+    assert await payloads(broker_home, "news", ReadQuery(limit=-1, max_bytes=11)) == [b"0" * 10, b"1" * 10]
+    assert await payloads(broker_home, "news", ReadQuery(limit=-1, max_bytes=1, reverse=True)) == [b"3" * 10]
+    assert len(await payloads(broker_home, "news", ReadQuery(limit=-1, max_bytes=1000))) == 4
 
 
 async def test_offsets_are_dense_from_one_in_one_epoch(broker_home: BrokerHome) -> None:
@@ -203,13 +212,29 @@ async def test_reading_below_what_is_kept(broker_home: BrokerHome) -> None:
     assert await payloads(broker_home, "news", ReadQuery(limit=-1, since=7, reverse=True)) == [b"6"]
 
 
-async def test_reading_makes_the_stream(broker_home: BrokerHome) -> None:
+async def test_the_epoch_read_before_the_first_publication_is_the_one_after_it(broker_home: BrokerHome) -> None:
     first = (await broker_home.broker.read("news", ReadQuery(), META)).position
     assert first.offset == 0
     assert first.epoch
-    assert (await broker_home.broker.read("news", ALL, META)).position == first
+    assert await broker_home.broker.read("news", ALL, META) == Page([], first)
+    await broker_home.broker.remove("news")
+    await broker_home.broker.publish("news", pub("0"), NONE)
     appended = await broker_home.broker.publish("news", pub("1"), RECENT)
     assert appended.position == Position(1, first.epoch)
+
+
+async def test_the_epoch_of_a_channel_without_publications_does_not_end(broker_home: BrokerHome) -> None:
+    """Nothing is kept of such a channel, so there is nothing that could."""
+    first = (await broker_home.broker.read("news", ReadQuery(), 0.5)).position
+    await broker_home.passes(1.0)
+    appended = await broker_home.broker.publish("news", pub("1"), RECENT)
+    assert appended.position == Position(1, first.epoch)
+
+
+async def test_channels_that_were_only_read_have_epochs_of_their_own(broker_home: BrokerHome) -> None:
+    pages = [await broker_home.broker.read(f"c{number}", ALL, META) for number in range(2000)]
+    assert {page.position.offset for page in pages} == {0}
+    assert len({page.position.epoch for page in pages}) == 2000
 
 
 async def test_publications_expire_and_the_position_stays(broker_home: BrokerHome) -> None:
@@ -242,6 +267,17 @@ async def test_after_the_meta_ttl_the_stream_begins_anew(broker_home: BrokerHome
     assert second.position.offset == 1
     assert second.position.epoch != first.position.epoch
     assert await payloads(broker_home, "news") == [b"2"]
+
+
+async def test_after_the_meta_ttl_a_reader_knows_the_epoch_to_come(broker_home: BrokerHome) -> None:
+    options = recent(history_ttl=1.0, history_meta_ttl=1.0)
+    first = await broker_home.broker.publish("news", pub("1"), options)
+    await broker_home.passes(1.5)
+    between = await broker_home.broker.read("news", ALL, META)
+    assert between == Page([], Position(0, between.position.epoch))
+    assert between.position.epoch != first.position.epoch
+    second = await broker_home.broker.publish("news", pub("2"), options)
+    assert second.position == Position(1, between.position.epoch)
 
 
 async def test_reading_prolongs_the_position(broker_home: BrokerHome) -> None:

@@ -126,6 +126,74 @@ class TestFile:
         assert sizes[-1] <= sizes[0] * 1.2
 
 
+class TestEpochs:
+    async def test_what_was_only_read_leaves_nothing_in_the_file(self, path: Path) -> None:
+        """Each name that a stranger read or subscribed to was a row for ever, and a commit."""
+        store = SQLiteStore(path)
+        await store.open()
+        first = await put(store)
+        files = {name: Path(f"{path}{name}").read_bytes() for name in ("", "-wal")}
+        for number in range(2000):
+            await store.read(f"r{number}", ALL)
+        positions = await store.positions([f"p{number}" for number in range(5000)])
+        await store.remove("r1")
+        assert await store.redact("r1", 1, None) is False
+        assert {name: Path(f"{path}{name}").read_bytes() for name in files} == files
+        assert len(positions) == 5000
+        with other_program(path) as connection:
+            assert connection.execute("SELECT channel, top_offset FROM streams").fetchall() == [("news", 1)]
+        assert await put(store) == Appended(Position(2, first.position.epoch), True)
+        await store.close()
+
+    async def test_databases_and_channels_differ(self, tmp_path: Path) -> None:
+        epochs = []
+        for number in range(2):
+            store = SQLiteStore(tmp_path / f"{number}.db")
+            await store.open()
+            epochs += [position.epoch for position in (await store.positions(["a", "b"])).values()]
+            await store.close()
+        assert len(set(epochs)) == 4
+        assert {len(epoch) for epoch in epochs} == {8}
+
+    async def test_a_copy_names_epochs_alike(self, path: Path, store: SQLiteStore) -> None:
+        await put(store)
+        copy = path.with_name("copy.db")
+        with other_program(path) as connection, other_program(copy) as other:
+            connection.backup(other)
+        restored = SQLiteStore(copy, secret=b"for a new database only")
+        await restored.open()
+        assert await restored.positions(["news", "new"]) == await store.positions(["news", "new"])
+        assert (await put(restored, "new")).position == (await put(store, "new")).position
+        await restored.close()
+
+    async def test_without_its_secret_a_database_gets_another(self, path: Path) -> None:
+        """So is said that streams after a backup are not those that clients have seen."""
+        store = SQLiteStore(path)
+        await store.open()
+        first = await put(store)
+        before = (await store.positions(["new"]))["new"]
+        await store.close()
+        with other_program(path) as connection:
+            connection.execute("DELETE FROM hub_store WHERE name = 'epoch_secret'")
+        store = SQLiteStore(path)
+        await store.open()
+        after = await store.positions(["news", "new"])
+        assert after["news"] == first.position
+        assert after["new"].epoch != before.epoch
+        await store.close()
+
+    async def test_the_secret_may_be_given_for_a_new_database(self, tmp_path: Path) -> None:
+        stores = [SQLiteStore(tmp_path / name, secret=b"0123456789abcdef") for name in ("a.db", "b.db")]
+        for store in stores:
+            await store.open()
+        first, second = [await store.positions(["news"]) for store in stores]
+        assert first == second
+        for store in stores:
+            await store.close()
+        with pytest.raises(StoreUnusable, match=r"c\.db cannot be used \(CHECK constraint failed"):
+            await SQLiteStore(tmp_path / "c.db", secret=b"short").open()
+
+
 class TestUnusable:
     async def test_a_folder(self, path: Path) -> None:
         path.mkdir()

@@ -295,7 +295,7 @@ class TestRead:
         assert offsets(await store.read("news", ReadQuery(limit=-1, until_time=93_000))) == [91, 92]
         assert offsets(await store.read("news", ReadQuery(limit=1, until_time=93_000, reverse=True))) == [92]
 
-    async def test_a_stream_is_created_and_its_epoch_kept(self, home: Any) -> None:
+    async def test_the_epoch_read_before_the_first_publication_is_the_one_after_it(self, home: Any) -> None:
         store = home.make()
         await store.open()
         page = await store.read("new", ALL)
@@ -303,17 +303,49 @@ class TestRead:
         assert page.position.offset == 0
         assert page.position.epoch
         assert (await store.read("new", ReadQuery())).position == page.position
+        other = (await store.positions(["other"]))["other"]
+        assert (await put(store, "other")).position == Position(1, other.epoch)
         await store.close()
-        store = home.make()
-        await store.open()
-        assert (await put(store, "new")).position == Position(1, page.position.epoch)
-        await store.close()
+        for offset in (1, 2):
+            store = home.make()
+            await store.open()
+            assert (await put(store, "new")).position == Position(offset, page.position.epoch)
+            assert (await store.read("other", ALL)).position == Position(1, other.epoch)
+            await store.close()
+
+    async def test_channels_that_were_only_read_have_epochs_of_their_own(self, store: PublicationStore) -> None:
+        names = [f"c:{number}" for number in range(300)]
+        pages = {name: await store.read(name, ALL) for name in names}
+        assert all(page.publications == [] and page.position.offset == 0 for page in pages.values())
+        assert len({page.position.epoch for page in pages.values()}) == 300
+        assert await store.positions(names) == {name: page.position for name, page in pages.items()}
 
     async def test_concurrent_first_reads_and_appends_agree_on_the_epoch(self, store: PublicationStore) -> None:
         results = await asyncio.gather(
             *(store.read("new", ReadQuery()) for _ in range(20)), *(put(store, "new") for _ in range(20))
         )
         assert len({result.position.epoch for result in results}) == 1
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            (ReadQuery(limit=-1, max_bytes=1), [1]),
+            (ReadQuery(limit=-1, max_bytes=10), [1]),
+            (ReadQuery(limit=-1, max_bytes=11), [1, 2]),
+            (ReadQuery(limit=-1, max_bytes=1000), [1, 2, 3, 4]),
+            (ReadQuery(limit=1, max_bytes=1000), [1]),
+            (ReadQuery(limit=-1, since=2, max_bytes=10), [3]),
+            (ReadQuery(limit=-1, max_bytes=20, reverse=True), [4, 3]),
+        ],
+    )
+    async def test_pages_end_at_their_bytes(
+        self, store: PublicationStore, query: ReadQuery, expected: list[int]
+    ) -> None:
+        for _ in range(4):
+            await put(store, "news", b"x" * 10)
+        page = await store.read("news", query)
+        assert offsets(page) == expected
+        assert page.position.offset == 4
 
     async def test_page_and_position_are_of_one_snapshot(self, store: PublicationStore) -> None:
         await put(store, "news")
@@ -496,6 +528,10 @@ class TestLife:
 
     async def test_closing_twice_and_using_it_after(self, home: Any) -> None:
         store = home.make()
+        with pytest.raises(StoreUnavailable, match="not open"):
+            await store.read("a", ALL)
+        with pytest.raises(StoreUnavailable, match="not open"):
+            await store.positions(["a"])
         await store.close()
         store = home.make()
         await store.open()

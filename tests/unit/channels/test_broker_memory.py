@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from channels.broker import BrokerError, RecentOptions
 from channels.broker_memory import MemoryBroker
-from storage.contract import Appended, ClientInfo, Publication, ReadQuery
+from storage.contract import Appended, ClientInfo, Position, Publication, ReadQuery
 
 ALL = ReadQuery(limit=-1)
 
@@ -40,15 +40,18 @@ class Bench:
 
     def __init__(self, **bounds: int) -> None:
         self.now = 0.0
-        epochs = count(1)
+        secrets = count(1)
         self.node = Node()
         self.broker = MemoryBroker(
-            clock=lambda: self.now, wall=lambda: 1000 + self.now, epoch=lambda: f"e{next(epochs)}", **bounds
+            clock=lambda: self.now, wall=lambda: 1000 + self.now, secret=lambda: b"%016d" % next(secrets), **bounds
         )
         run(self.broker.open(self.node))
 
     def publish(self, channel: str, data: bytes = b"x", **options: Any) -> Appended:
         return run(self.broker.publish(channel, Publication(data), RecentOptions(**options)))
+
+    def position(self, channel: str) -> Position:
+        return run(self.broker.read(channel, ReadQuery(), 100.0)).position
 
 
 T = TypeVar("T")
@@ -72,8 +75,9 @@ def test_the_node_is_told_before_publish_returns() -> None:
     bench = Bench()
     run(bench.broker.subscribe("news"))
     bench.now = 1.5
+    epoch = bench.position("news").epoch
     bench.publish("news", b"1", **RECENT)
-    assert bench.node.told == [("news", [Publication(b"1", offset=1, time=1_001_500)], "e1")]
+    assert bench.node.told == [("news", [Publication(b"1", offset=1, time=1_001_500)], epoch)]
 
 
 def test_it_refuses_while_not_open() -> None:
@@ -95,20 +99,118 @@ def test_it_refuses_while_not_open() -> None:
             run(coroutine)
 
 
-def test_random_epochs_differ() -> None:
-    broker = MemoryBroker()
-    run(broker.open(Node()))
-    assert len({run(broker.read(str(n), ALL, 1.0)).position.epoch for n in range(100)}) == 100
+def test_epochs_differ_between_channels_and_processes() -> None:
+    epochs = set()
+    for _ in range(2):
+        broker = MemoryBroker()
+        run(broker.open(Node()))
+        epochs |= {run(broker.read(str(n), ALL, 1.0)).position.epoch for n in range(100)}
+    assert len(epochs) == 200
+
+
+def test_reading_what_was_never_published_keeps_nothing() -> None:
+    """A stranger took all places for streams by subscribing to names of its own, for the whole meta ttl."""
+    bench = Bench(max_streams=2)
+    kept = vars(bench.broker).copy()
+    sizes = {name: len(value) for name, value in kept.items() if hasattr(value, "__len__")}
+    epochs = {name: bench.position(name).epoch for name in map(str, range(5000))}
+    assert {name: len(kept[name]) for name in sizes} == sizes
+    assert vars(bench.broker) == kept
+    assert bench.broker.num_streams == 0
+    assert len(set(epochs.values())) == 5000
+    assert bench.publish("4999", **RECENT).position == (1, epochs["4999"])
+
+
+def test_a_stream_after_the_meta_ttl_has_another_epoch_before_and_after_its_first_publication() -> None:
+    bench = Bench()
+    seen = []
+    for turn in range(5):
+        if turn % 2:
+            bench.broker.expire()
+        before = bench.position("news")
+        assert before.offset == 0
+        assert bench.publish("news", **RECENT).position == (1, before.epoch)
+        assert bench.position("other").epoch not in seen
+        seen.append(before.epoch)
+        bench.now += 100.0
+    assert len(set(seen)) == 5
+
+
+def test_what_was_read_before_the_end_of_another_stream_is_still_true() -> None:
+    bench = Bench()
+    bench.publish("ending", **RECENT)
+    before = bench.position("news")
+    bench.now = 100.0
+    bench.broker.expire()
+    assert bench.publish("news", **RECENT).position == (1, before.epoch)
+
+
+def test_no_epoch_comes_again_when_more_streams_have_ended_than_are_remembered() -> None:
+    bench = Bench(max_streams=3)
+    seen: dict[str, list[str]] = {}
+    for turn in range(40):
+        channel = f"c{turn * 7 % 11}" if turn % 3 else "often"
+        before = bench.position(channel)
+        position = bench.publish(channel, **RECENT).position
+        assert position == (1, before.epoch)
+        seen.setdefault(channel, []).append(position.epoch)
+        bench.now += 100.0
+        if turn % 2:
+            bench.broker.expire()
+        assert len(bench.broker._generations) <= 3
+        assert bench.broker.num_streams <= 3
+    published = [epoch for epochs in seen.values() for epoch in epochs]
+    assert len(set(published)) == 40
+    assert all(bench.position(channel).epoch not in published for channel in seen)
+
+
+def test_a_stream_that_lives_while_the_secret_changes_keeps_its_epoch_and_never_gets_it_again() -> None:
+    bench = Bench(max_streams=2)
+    for_ever = {"history_size": 1, "history_ttl": 1e6}
+    first = bench.publish("long", **for_ever, history_meta_ttl=1000.0).position
+    for number in range(5):
+        bench.publish(f"short {number}", **RECENT)
+        bench.now += 100.0
+    assert bench.publish("long", **for_ever, history_meta_ttl=1000.0).position == (2, first.epoch)
+    seen = {first.epoch}
+    for number in range(5):
+        bench.now += 1000.0
+        bench.publish(f"other {number}", **RECENT)
+        bench.now += 100.0
+        position = bench.publish("long", **for_ever, history_meta_ttl=1000.0).position
+        assert position.offset == 1
+        assert position.epoch not in seen
+        seen.add(position.epoch)
+
+
+def test_a_publication_that_makes_room_for_itself_keeps_the_epoch_that_was_told() -> None:
+    bench = Bench(max_streams=2)
+    for number in range(4):
+        bench.publish(f"c{number}", **RECENT)
+        if number % 2:
+            bench.now += 100.0
+    told = bench.position("news")
+    assert bench.publish("news", **RECENT).position == (1, told.epoch)
+    assert bench.broker.num_streams == 1
+    assert bench.position("never").epoch != MemoryBroker(secret=lambda: b"%016d" % 1)._epoch("never")  # it did change
+
+
+def test_removing_what_is_not_there_makes_nothing() -> None:
+    bench = Bench()
+    before = bench.position("news")
+    run(bench.broker.remove("news"))
+    assert run(bench.broker.redact("news", 1, None)) is False
+    assert bench.broker.num_streams == 0
+    assert bench.position("news") == before
 
 
 def test_no_more_streams_than_allowed() -> None:
     bench = Bench(max_streams=2)
     bench.publish("one", **RECENT)
-    run(bench.broker.read("two", ALL, 20.0))
+    bench.publish("two", **RECENT | {"history_meta_ttl": 20.0})
     with pytest.raises(BrokerError, match="at most 2 channels"):
         bench.publish("three", **RECENT)
-    with pytest.raises(BrokerError, match="at most 2 channels"):
-        run(bench.broker.read("three", ALL, 1.0))
+    assert bench.position("three").offset == 0
     assert bench.publish("one", **RECENT).position.offset == 2
     assert bench.publish("three").position.offset == 0
     bench.now = 20.0
@@ -126,6 +228,29 @@ def test_no_more_keys_than_allowed_and_nothing_is_published() -> None:
     bench.now = 5.0
     assert bench.publish("news", idempotency_key="b", **RECENT).fresh is True
     assert bench.broker.num_keys == 1
+
+
+def test_a_bound_that_is_hit_is_logged_once_a_minute_with_its_setting(caplog: pytest.LogCaptureFixture) -> None:
+    def refused(channel: str, **options: Any) -> int:
+        caplog.clear()
+        with pytest.raises(BrokerError):
+            bench.publish(channel, **options)
+        for record in caplog.records:
+            assert (record.name, record.levelname) == ("hub.broker", "WARNING")
+        return len(caplog.records)
+
+    bench = Bench(max_streams=1, max_keys=1)
+    bench.publish("one", idempotency_key="a", **RECENT)
+    assert refused("two", **RECENT) == 1
+    assert "at most 1 channels" in caplog.text
+    assert "engine.memory.max_streams" in caplog.text
+    assert refused("one", idempotency_key="b") == 1
+    assert "engine.memory.max_idempotency_keys" in caplog.text
+    bench.now = 59.9
+    assert refused("two", **RECENT) == refused("three", **RECENT) == refused("one", idempotency_key="b") == 0
+    bench.now = 60.0
+    assert refused("two", **RECENT) == refused("one", idempotency_key="b") == 1
+    assert refused("two", **RECENT) == 0
 
 
 def test_an_expired_key_that_is_used_again_needs_no_room() -> None:
@@ -155,8 +280,9 @@ def test_expire_gives_memory_back() -> None:
     assert (bench.broker._timers, bench.broker._key_timers) == ([], [])
 
 
-def test_publications_end_in_time_though_the_stream_was_made_by_a_long_lived_read() -> None:
+def test_publications_end_in_time_though_the_stream_was_to_be_kept_longer() -> None:
     bench = Bench()
+    bench.publish("news", **RECENT | {"history_ttl": 500.0})
     run(bench.broker.read("news", ALL, 1000.0))
     bench.publish("news", **RECENT | {"history_meta_ttl": 1000.0})
     bench.now = 10.0
@@ -191,32 +317,39 @@ def test_what_is_removed_stays_removed() -> None:
     assert run(bench.broker.read("news", ALL, 1.0)).publications[0].removed
 
 
+Epoch = tuple[str, int]
+NOWHERE: Epoch = ("", 0)
+
+
 class Model:
     """The broker said as simply as possible: one list per stream, looked at from the beginning every time."""
 
     def __init__(self) -> None:
         self.streams: dict[str, dict[str, Any]] = {}
-        self.keys: dict[tuple[str, str], tuple[float, tuple[int, int]]] = {}
-        self.made = 0
+        self.keys: dict[tuple[str, str], tuple[float, tuple[int, Epoch]]] = {}
+        self.ended = {"a": 0, "b": 0}
 
     def stream(self, channel: str, now: float) -> dict[str, Any]:
         found = self.streams.get(channel)
-        if found is None or now >= found["meta_ends"]:
-            self.made += 1
-            found = {"epoch": self.made, "top": 0, "items": [], "ends": 1e99, "meta_ends": 1e99, "version": (0, "")}
-            self.streams[channel] = found
+        if found is not None and now >= found["meta_ends"]:
+            del self.streams[channel]
+            self.ended[channel] += 1
+            found = None
+        if found is None:
+            epoch = (channel, self.ended[channel])
+            return {"epoch": epoch, "top": 0, "items": [], "ends": 1e99, "version": (0, "")}
         if now >= found["ends"]:
             found["items"] = []
         return found
 
-    def publish(self, channel: str, now: float, data: bytes, options: RecentOptions) -> tuple[int, int, bool]:
+    def publish(self, channel: str, now: float, data: bytes, options: RecentOptions) -> tuple[int, Epoch, bool]:
         key = (channel, options.idempotency_key)
         if options.idempotency_key and key in self.keys and now < self.keys[key][0]:
             return (*self.keys[key][1], False)
         if not options.history_size:
-            position = (0, 0)
+            position = (0, NOWHERE)
         else:
-            stream = self.stream(channel, now)
+            stream = self.streams[channel] = self.stream(channel, now)
             version, version_epoch = stream["version"]
             if 0 < options.version <= version and options.version_epoch in ("", version_epoch):
                 return stream["top"], stream["epoch"], False
@@ -231,9 +364,10 @@ class Model:
             self.keys[key] = (now + options.idempotency_window, position)
         return (*position, True)
 
-    def read(self, channel: str, now: float, query: ReadQuery, meta_ttl: float) -> tuple[int, int, list[Any]]:
+    def read(self, channel: str, now: float, query: ReadQuery, meta_ttl: float) -> tuple[int, Epoch, list[Any]]:
         stream = self.stream(channel, now)
-        stream["meta_ends"] = now + meta_ttl
+        if channel in self.streams:
+            stream["meta_ends"] = now + meta_ttl
         items = stream["items"][::-1] if query.reverse else stream["items"]
         if query.since >= 0:
             items = [item for item in items if (item[0] < query.since if query.reverse else item[0] > query.since)]
@@ -275,7 +409,7 @@ steps = st.one_of(
 @given(st.lists(steps, max_size=30))
 def test_it_does_what_the_model_does(todo: list[tuple[str, str, Any]]) -> None:
     bench, model = Bench(), Model()
-    names = {0: ""}
+    names = {NOWHERE: ""}
     run(bench.broker.subscribe("a"))
     delivered = []
     for number, (verb, channel, what) in enumerate(todo):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,14 @@ import pytest
 
 from storage import sqlite_append
 from storage.contract import Appended, AppendRequest, Position, Publication
+from storage.epochs import EpochNames
 from storage.sqlite_append import Appender
 
 SCHEMA = Path(sqlite_append.__file__).parent / "migrations" / "sqlite" / "0001_pre_publications.sql"
+
+
+NAMES = EpochNames(b"0123456789abcdef")
+A, B, OTHER = (NAMES.of(channel) for channel in ("a", "b", "other"))
 
 
 @pytest.fixture
@@ -26,8 +30,7 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 @pytest.fixture
 def appender() -> Appender:
-    numbers = itertools.count(1)
-    return Appender(epoch=lambda: f"e{next(numbers)}", cache_max=2)
+    return Appender(names=NAMES, cache_max=2)
 
 
 def request(channel: str) -> AppendRequest:
@@ -35,12 +38,11 @@ def request(channel: str) -> AppendRequest:
 
 
 def test_results_are_in_the_order_of_the_work(connection: sqlite3.Connection, appender: Appender) -> None:
-    results, committed = appender.run(connection, [request("a"), ("a", "b"), request("b"), request("a")], 1000)
+    results, committed = appender.run(connection, [request("a"), request("b"), request("a")], 1000)
     assert results == [
-        Appended(Position(1, "e1"), True),
-        {"a": Position(1, "e1"), "b": Position(0, "e2")},
-        Appended(Position(1, "e2"), True),
-        Appended(Position(2, "e1"), True),
+        Appended(Position(1, A), True),
+        Appended(Position(1, B), True),
+        Appended(Position(2, A), True),
     ]
     assert [(one.channel, one.publication.offset, one.publication.time) for one in committed] == [
         ("a", 1, 1000),
@@ -58,7 +60,7 @@ def test_what_was_rolled_back_is_forgotten(connection: sqlite3.Connection, appen
     appender.forget()
     assert appender.cached == 0
     results, _ = appender.run(connection, [request("a"), request("other")], 1000)
-    assert results == [Appended(Position(2, "e1"), True), Appended(Position(1, "e3"), True)]
+    assert results == [Appended(Position(2, A), True), Appended(Position(1, OTHER), True)]
     assert connection.execute("SELECT channel FROM streams ORDER BY id").fetchall() == [("a",), ("other",)]
 
 
@@ -78,7 +80,7 @@ def test_at_most_so_many_streams_are_held_the_last_used(connection: sqlite3.Conn
 
 
 def test_one_statement_for_each_kind_of_row(connection: sqlite3.Connection, appender: Appender) -> None:
-    appender = Appender(epoch=lambda: "e")
+    appender = Appender(names=NAMES)
     work = [request(f"c{number % 16}") for number in range(64)]
     appender.run(connection, work, 1000)
     appender.settle()
