@@ -124,15 +124,22 @@ def read_file(path: Path, problems: list[str]) -> Tree:
         problems.append(f"The settings file {path} is not UTF-8 text.")
         return {}
     except RecursionError:
-        problems.append(f"The settings file {path} is nested too deeply.")
-        return {}
+        return _too_deep(path, problems)
     except ValueError as error:
         problems.append(f"The settings file {path} is not valid {path.suffix[1:].upper()}: {error}.")
         return {}
     if not isinstance(values, dict):
         problems.append(f"The settings file {path} must hold an object, not {show(values, secret=False)}.")
         return {}
-    return _wrap(values, path.name)
+    try:
+        return _wrap(values, path.name)
+    except RecursionError:
+        return _too_deep(path, problems)
+
+
+def _too_deep(path: Path, problems: list[str]) -> Tree:
+    problems.append(f"The settings file {path} is nested too deeply.")
+    return {}
 
 
 def paths(cls: type = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -242,9 +249,9 @@ def _from_text(hint: Any, text: str, source: str) -> Tree | Given | None:
         return Given(text.split(), source)
     try:
         value = json.loads(text, object_pairs_hook=_no_repeats)
+        return _wrap(value, source) if isinstance(value, dict) else Given(value, source)
     except (ValueError, RecursionError):
         return None
-    return _wrap(value, source) if isinstance(value, dict) else Given(value, source)
 
 
 class _Builder:

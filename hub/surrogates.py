@@ -13,14 +13,21 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec import Raw, Struct
 
+from hub.nesting import MAX_NESTING, is_too_deep
+
 T = TypeVar("T")
 
 _ESCAPE = re.compile(rb"\\(?:u([dDeE])([89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
 _SWAPPED = bytes.maketrans(b"dDeE", b"eEdD")
 
 
-def decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T:
-    """Decode, letting payloads have lone surrogates; raises ``msgspec.MsgspecError`` and ``RecursionError``."""
+def decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw, *, parts: bool = False) -> T:
+    """Decode, letting payloads have lone surrogates; raises ``msgspec.MsgspecError``, also for what is nested too deeply.
+
+    ``parts``: what is decoded here has parts (``Raw``) that will be decoded, and looked at for their nesting, themselves.
+    """
+    if not parts and is_too_deep(bytes(data)):
+        raise msgspec.DecodeError(f"JSON is nested deeper than {MAX_NESTING} levels")
     try:
         return decoder.decode(data)
     except msgspec.ValidationError:

@@ -111,7 +111,7 @@ class Api:
 
     async def _batch(self, body: bytes) -> Reply:
         try:
-            batch = self._decoded(self._batch_decoder, body)
+            batch = self._decoded(self._batch_decoder, body, parts=True)
         except BadRequest as error:
             raise BadBody(str(error)) from None
         replies: list[Reply] = []
@@ -161,9 +161,9 @@ class Api:
         metrics.api_errors[name, reply["code"]] += 1
         return {"error": reply}, 503 if out_of_reach else TRANSPORT_STATUSES.get(reply["code"], 500)
 
-    def _decoded(self, decoder: msgspec.json.Decoder[Any], body: bytes | Raw) -> Any:
+    def _decoded(self, decoder: msgspec.json.Decoder[Any], body: bytes | Raw, *, parts: bool = False) -> Any:
         try:
-            return decode(decoder, body)
+            return decode(decoder, body, parts=parts)
         except msgspec.ValidationError as error:
             raise BadRequest(str(error)) from None
         except (msgspec.DecodeError, RecursionError) as error:

@@ -44,13 +44,14 @@ async def test_subscription_tokens_may_have_keys_of_their_own(tmp_path: Path) ->
     await built.stop()
 
 
-async def test_what_is_wrong_is_told_before_anything_is_opened(tmp_path: Path) -> None:
-    loop = asyncio.get_running_loop()
+def test_what_is_wrong_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+    loop = asyncio.new_event_loop()
     with pytest.raises(AppNotLoaded):
         Hub(settings(tmp_path, app="no_such_module:app"), loop)
     with pytest.raises(BadSetting):
         Hub(settings(tmp_path, client={"token": TokenSettings(user_id_claim="not a claim!")}), loop)
     assert not list(tmp_path.iterdir())
+    loop.close()
 
 
 async def test_the_database_may_be_elsewhere(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from channels.namespaces import ChannelSettings
 from hub import fanout
+from hub.cohort import Batch
 from hub.settings import NodeSettings
 from hub.wire import TEXT_FRAMES
 from storage.contract import Position, Publication
@@ -456,7 +457,7 @@ async def test_nothing_that_could_be_sent_makes_the_channel_deaf(
     peer = await node_hub.subscribed("recent:x")
     plain = await node_hub.subscribed("loose:x")
     with monkeypatch.context() as patch:
-        patch.setattr(fanout.Batch, "render", lambda *_: 1 / 0)
+        patch.setattr(Batch, "render", lambda *_: 1 / 0)
         await node_hub.publish("recent:x", 1)
         await node_hub.publish("loose:x", 1)
         await node_hub.settled()

@@ -117,7 +117,7 @@ class TestSessions:
         async with running(tmp_path, app=app) as hub:
             (await hub.connected()).transport.drop()
             await hub.settled()
-            assert hub.metrics.failures == {"on_disconnect": 1}
+            assert hub.metrics.failures == {"disconnect": 1}
             assert "a bug" in caplog.text
 
 

@@ -122,7 +122,7 @@ class PositionedChannels(RuleBasedStateMachine):
     @rule()
     def all_subscribe(self) -> None:
         for player in self.players:
-            self.in_loop(lambda player=player: player.subscribe(self.channel, recover=True))  # type: ignore[misc]
+            self.in_loop(lambda player=player: player.subscribe(self.channel, recover=True))
 
     @rule(player=players)
     def unsubscribe(self, player: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,9 @@ from storage.sqlite import SQLiteStore
 from tests.support.doubtful import GatedPresence, GatedStore
 from tests.support.inprocess import InProcessHub, Peer, running
 
-UNLIMITED = {name: Rate(rate=0, burst=0) for name in ("publish", "subscribe", "rpc", "history", "other", "bytes")}
+UNLIMITED: dict[str, Any] = {
+    name: Rate(rate=0, burst=0) for name in ("publish", "subscribe", "rpc", "history", "other", "bytes")
+}
 
 
 def seconds(number: float) -> timedelta:
@@ -173,12 +176,13 @@ class TestBadMessages:
         assert sum(node_hub.metrics.disconnects.values()) == 1
 
     async def test_commands_before_connect_and_a_second_connect(self, node_hub: InProcessHub) -> None:
-        for commands in (
+        attempts: list[list[dict[str, Any]]] = [
             [{"id": 1, "subscribe": {"channel": "plain:x"}}],
             [{"id": 1, "ping": {}}],
             [{}],
             [{"id": 1, "connect": {}}, {"id": 2, "connect": {}}],
-        ):
+        ]
+        for commands in attempts:
             peer = node_hub.peer()
             peer.receive(*commands)
             assert await peer.disconnected() == 3501

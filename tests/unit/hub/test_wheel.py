@@ -63,9 +63,13 @@ def test_cancelled_ones_leave_nothing(loop: ManualLoop, wheel: Wheel) -> None:
 
 def test_one_that_cancels_another_of_the_same_moment(loop: ManualLoop, wheel: Wheel) -> None:
     called: list[str] = []
-    timers = {}
-    timers["a"] = wheel.call_later(1, lambda: (called.append("a"), timers["b"].cancel()) and None)
-    timers["b"] = wheel.call_later(1, lambda: called.append("b"))
+
+    def first() -> None:
+        called.append("a")
+        second.cancel()
+
+    wheel.call_later(1, first)
+    second = wheel.call_later(1, lambda: called.append("b"))
     loop.advance(2)
     assert called == ["a"]
 
