@@ -7,7 +7,8 @@ calls ``activate`` without waiting in between, so that no publication can come b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,17 @@ class Prepared:
     result: dict[str, Any]
     encoded: bytes
     """The result as JSON."""
+
+
+@contextmanager
+def under_way(session: Session, name: str) -> Iterator[None]:
+    """Mark a channel as being subscribed to, from before ``prepare`` until after ``activate``."""
+    session.subscribing = session.subscribing | {name}
+    try:
+        yield
+    finally:
+        session.subscribing = (session.subscribing - {name}) or NO_CHANNELS
+        session.revoked = (session.revoked - {name}) or NO_CHANNELS
 
 
 async def prepare(session: Session, entry: Entry) -> Prepared:
@@ -127,7 +139,6 @@ def activate(prepared: Prepared) -> None:
         # Before anything that may end the subscription again: its leave is published then.
         node.run(node.broker.publish_join(subscription.channel.name, subscription.info))
     if subscription.channel.name in session.revoked:
-        session.revoked = (session.revoked - {subscription.channel.name}) or NO_CHANNELS
         session.unsubscribe(subscription, codes.SERVER_UNSUBSCRIBE)
     elif subscription.positioned and subscription.position.epoch != fanout.position.epoch:
         session.insufficient_state(subscription)

@@ -27,7 +27,7 @@ from hub.codes import CloseSession, ReplyError
 from hub.commands.connect import MAX_TTL, extend_session
 from hub.commands.messages import encode_result
 from hub.commands.reads import history_query
-from hub.entering import Entry, activate, prepare
+from hub.entering import Entry, activate, prepare, under_way
 from hub.errors import error_of
 from hub.node import Node
 from hub.payload import checked_payload
@@ -124,16 +124,14 @@ class Methods:
 
     async def _subscribe(self, session: Session, entry: Entry) -> None:
         name = entry.channel.name
-        session.subscribing = session.subscribing | {name}
-        try:
-            prepared = await prepare(session, entry)
-        except CloseSession as ended:
-            session.close(ended.disconnect)
-            return
-        finally:
-            session.subscribing = session.subscribing - {name}
-        session.send(protocol.subscribe_push(name, prepared.result))
-        activate(prepared)
+        with under_way(session, name):
+            try:
+                prepared = await prepare(session, entry)
+            except CloseSession as ended:
+                session.close(ended.disconnect)
+                return
+            session.send(protocol.subscribe_push(name, prepared.result))
+            activate(prepared)
 
     async def unsubscribe(self, request: requests.Unsubscribe) -> Result:
         if request.channel:

@@ -21,9 +21,8 @@ from hub import codes, protocol
 from hub.app import ClientContext, SubscribeEvent
 from hub.app_replies import checked_subscribe_reply
 from hub.codes import CloseSession, ReplyError
-from hub.entering import Entry, activate, extend, prepare
+from hub.entering import Entry, activate, extend, prepare, under_way
 from hub.protocol import ChannelRequest, SubRefreshRequest, SubscribeRequest
-from hub.subscription import NO_CHANNELS
 
 if TYPE_CHECKING:
     from hub.session import Session
@@ -43,13 +42,10 @@ async def subscribe(session: Session, command_id: int, request: SubscribeRequest
         raise ReplyError(codes.LIMIT_EXCEEDED)
     if request.type:
         raise ReplyError(codes.PERMISSION_DENIED)
-    session.subscribing = session.subscribing | {channel.name}
-    try:
+    with under_way(session, channel.name):
         prepared = await prepare(session, await _entry(session, channel, request))
         session.send(protocol.reply(command_id, b"subscribe", prepared.encoded))
         activate(prepared)
-    finally:
-        session.subscribing = (session.subscribing - {channel.name}) or NO_CHANNELS
 
 
 async def _entry(session: Session, channel: ResolvedChannel, request: SubscribeRequest) -> Entry:

@@ -397,9 +397,10 @@ class TestBacklog:
             peer = await hub.subscribed("plain:x")
             publishers = [asyncio.create_task(hub.publish_one("plain:x", "x" * 30_000)) for _ in range(10)]
             await asyncio.sleep(0)
-            assert hub.node.fanouts["plain:x"].crowded
+            fan = hub.node.fanouts["plain:x"]
+            assert (fan.crowded, all(each.done() for each in publishers)) == (True, False)
             await asyncio.gather(*publishers)
-            assert not hub.node.fanouts["plain:x"].crowded
+            assert (fan.crowded, all(each.done() for each in publishers)) == (False, True)
             await hub.settled()
             assert len(peer.data("plain:x")) == 10
 

@@ -202,7 +202,7 @@ class TestBounds:
         peer.transport.stall()
         limit = node_hub.node.settings.client.queue_max_size
         peer.session.send(b"x" * limit)
-        assert peer.closed is None
+        assert not peer.session.closed
         peer.session.send(b"x" * 1000)
         assert peer.closed == codes.SLOW
         assert peer.transport.aborted

@@ -124,7 +124,6 @@ class TestSessions:
         with pytest.raises(UnknownChannel):
             await call(node_hub, "unsubscribe", user="42", channel="nowhere:x")
 
-    @pytest.mark.xfail(strict=False, reason="session.revoked outlives the subscribe that it was meant for")
     async def test_unsubscribe_ends_only_what_was_under_way(self, tmp_path: Path) -> None:
         """A subscribe that was under way was taken back, and failed by itself: the next one was taken back as well."""
         store = GatedStore(SQLiteStore(tmp_path / "hub.sqlite3"))
