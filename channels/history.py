@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -30,8 +29,6 @@ from storage.contract import (
     ReadQuery,
 )
 from storage.errors import StoreError
-
-logger = logging.getLogger("hub.history")
 
 NOWHERE = Position(0, "")
 

@@ -26,10 +26,16 @@ from hub.door import WEBSOCKET_PATH
 from hub.metrics import NodeCollector, exposition
 from hub.pages import page
 from hub.settings import Settings
+from hub.settings_checks import require_sound
+from hub.settings_load import Loaded
 
 
 def create_app(settings: Settings, *, app: App | None = None) -> Starlette:
-    """A hub that opens with the application's lifespan and closes with it."""
+    """A hub that opens with the application's lifespan and closes with it.
+
+    Raises ``SettingsError`` for settings that cannot work together.
+    """
+    require_sound(Loaded(settings, {}))
     application = Starlette()
 
     @asynccontextmanager
@@ -73,7 +79,7 @@ def endpoints(hub: Hub) -> list[Route]:
         reasons = node.not_ready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
-    collector = NodeCollector(node.metrics, node.gauges)
+    collector = NodeCollector(node.metrics, node.gauges, node.counters)
 
     async def metrics(_: Request) -> Response:
         return Response(exposition(collector), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
@@ -13,6 +13,8 @@ from hub.node import Node
 from hub.wire import CompressedFrames
 
 WEBSOCKET_PATH = "/connection/websocket"
+JSON_PROTOCOL = "centrifuge-json"
+"""The WebSocket subprotocol for JSON, which is spoken without any as well."""
 
 
 class PendingHead(Protocol):
@@ -38,7 +40,7 @@ HeaderValues = Callable[[str], list[str]]
 
 
 class Door:
-    """Decides who may open a connection to this node; ``allowed_origins`` are globs with ``*``."""
+    """Decides who may open a connection to this node. ``clock`` counts seconds."""
 
     def __init__(self, node: Node, *, clock: Callable[[], float]) -> None:
         self.node = node
@@ -59,9 +61,9 @@ class Door:
         self._second = 0
         self._this_second = 0
 
-    def refusal(self, headers: HeaderValues) -> Refusal | None:
+    def refusal(self, headers: HeaderValues, query: Mapping[str, list[str]]) -> Refusal | None:
         """Why this connection is not taken, counted; ``None`` if it is."""
-        refused = self._refusal(headers)
+        refused = self._refusal(headers) or _not_json(headers, query)
         if refused is not None:
             self.node.metrics.refused[refused.text] += 1
         return refused
@@ -110,6 +112,15 @@ class Door:
         name = self.settings.client.user_id_http_header
         named = headers(name) if name else []
         return as_utf8(named[0]) if named else None
+
+
+def _not_json(headers: HeaderValues, query: Mapping[str, list[str]]) -> Refusal | None:
+    """Why a client that reads nothing but Protobuf is not taken."""
+    offered = {each.strip() for value in headers("Sec-WebSocket-Protocol") for each in value.split(",")}
+    asked = query.get("format", []) + query.get("cf_protocol", [])
+    if "protobuf" in asked or ("centrifuge-protobuf" in offered and JSON_PROTOCOL not in offered):
+        return Refusal(400, "This hub speaks JSON only: let the client use the JSON protocol.")
+    return None
 
 
 def as_utf8(value: str) -> str | None:

@@ -6,7 +6,6 @@ calls ``activate`` without waiting in between, so that no publication can come b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from hub import codes
 from hub.catchup import catch_up
 from hub.codes import CloseSession, ReplyError
 from hub.cohort import CohortKey
+from hub.expiry import expire_subscription, ttl
 from hub.fanout import Fanout
 from hub.protocol import encode_publication, encode_publications, encode_text_publication, fragment, is_readable
 from hub.subscription import NO_CHANNELS, Subscription
@@ -134,7 +134,7 @@ def activate(prepared: Prepared) -> None:
     fanout.holds -= 1
     if session.paused:
         fanout.loosen(subscription)
-    _arm_expiry(subscription)
+    expire_subscription(subscription, subscription.expire_at)
     if subscription.join_leave:
         # Before anything that may end the subscription again: its leave is published then.
         node.run(node.broker.publish_join(subscription.channel.name, subscription.info))
@@ -151,7 +151,7 @@ async def _result(session: Session, entry: Entry, subscription: Subscription, fa
     mode = entry.mode
     if entry.token_refresh and entry.expire_at:
         result["expires"] = True
-        result["ttl"] = max(entry.expire_at - math.floor(session.node.clock()), 1)
+        result["ttl"] = ttl(session, entry.expire_at)
     if entry.data:
         result["data"] = fragment(entry.data)
     if mode.delta:
@@ -270,30 +270,3 @@ def _encode(entry: Entry, publications: Sequence[Publication]) -> bytes:
 def _check_json(publications: Sequence[Publication]) -> None:
     if not all(is_readable(each) for each in publications):
         raise CloseSession(codes.INAPPROPRIATE_PROTOCOL)
-
-
-def _arm_expiry(subscription: Subscription) -> None:
-    """Have the subscription end when it expires and was not refreshed."""
-    if subscription.expiry is not None:
-        subscription.expiry.cancel()
-        subscription.expiry = None
-    if not subscription.expire_at:
-        return
-    node = subscription.session.node
-    delay = subscription.expire_at - node.clock()
-    if subscription.token_refresh:
-        delay += node.settings.client.expired_sub_close_delay.total_seconds()
-    subscription.expiry = node.wheel.call_later(max(delay, 0.0), lambda: _expired(subscription))
-
-
-def _expired(subscription: Subscription) -> None:
-    if subscription.server_side:
-        subscription.session.close(codes.SUBSCRIPTION_EXPIRED)
-    else:
-        subscription.session.unsubscribe(subscription, codes.UNSUBSCRIBE_EXPIRED)
-
-
-def extend(subscription: Subscription, expire_at: int) -> None:
-    """Move a subscription's expiry; 0 = never."""
-    subscription.expire_at = expire_at
-    _arm_expiry(subscription)

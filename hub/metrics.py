@@ -88,20 +88,24 @@ class Metrics:
         self.store_rows[kind] += rows
 
 
-Gauges = Callable[[], Iterable[tuple[str, str, float]]]
+Values = Callable[[], Iterable[tuple[str, str, float]]]
+"""Yields (name, help, value) of what is counted elsewhere."""
 
 
 class NodeCollector(Collector):
-    """Turns a node's counters into Prometheus's metric families; ``gauges`` yields (name, help, value)."""
+    """Turns a node's counters into Prometheus's metric families; ``gauges`` and ``counters`` add what others count."""
 
-    def __init__(self, metrics: Metrics, gauges: Gauges) -> None:
+    def __init__(self, metrics: Metrics, gauges: Values, counters: Values) -> None:
         self._metrics = metrics
         self._gauges = gauges
+        self._counters = counters
 
     def collect(self) -> Iterable[Metric]:
         metrics = self._metrics
         for name, text, value in self._gauges():
             yield GaugeMetricFamily(f"hub_{name}", text, value)
+        for name, text, value in self._counters():
+            yield CounterMetricFamily(f"hub_{name}", text, value)
         for name, text, value in (
             ("connects", "Sessions that were opened.", metrics.connects),
             ("deliveries", "Publications written to subscribers.", metrics.deliveries),

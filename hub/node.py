@@ -19,7 +19,7 @@ from channels.history import NO_GUARD, Guard, History
 from channels.names import ChannelRules, ResolvedChannel
 from channels.presence import Presence
 from hub import codes
-from hub.app import App, ClientContext, DisconnectEvent
+from hub.app import App, DisconnectEvent
 from hub.codes import Disconnect
 from hub.fanout import Fanout
 from hub.metrics import Metrics
@@ -178,7 +178,10 @@ class Node:
         )
         yield "streams", "Channels with recent history in this process.", getattr(self.broker, "num_streams", 0)
         yield "uptime_seconds", "Seconds since this node started.", self.loop.time() - self.started_at
-        yield "history_reads", "History reads since the start.", self.history.reads
+
+    def counters(self) -> Iterator[tuple[str, str, float]]:
+        """(name, help, value) of what its parts have counted since the start."""
+        yield "history_reads", "History reads.", self.history.reads
         yield "history_shared_reads", "Recoveries served from another's history read.", self.history.shared_reads
 
     # Sessions
@@ -208,10 +211,9 @@ class Node:
 
     async def _tell_disconnected(self, session: Session, disconnect: Disconnect) -> None:
         assert self.app.disconnect_handler is not None
-        context = ClientContext(session.client, session.user, session.info, session.meta)
         await in_task()
         try:
-            await self.app.disconnect_handler(DisconnectEvent(context, disconnect.code, disconnect.reason))
+            await self.app.disconnect_handler(DisconnectEvent(session.context(), disconnect.code, disconnect.reason))
         except Exception:
             self.metrics.failures["disconnect"] += 1
             raise
@@ -296,7 +298,8 @@ class Node:
         """Publish by one of the ways in; returns when it is acknowledged. Raises ``Unavailable``."""
         started = self.loop.time()
         appended = await self.history.publish(channel, publication, guard)
-        self.metrics.publications_in[way] += 1
+        if appended.fresh:
+            self.metrics.publications_in[way] += 1
         fanout = self.fanouts.get(channel.name)
         if fanout is not None and fanout.crowded:
             await fanout.drained()

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+import uvloop
 
 from auth.errors import BadSetting
 from hub import codes, http, websocket
@@ -40,7 +41,6 @@ LEAST_BATCH = 100
 
 def run(settings: Settings, first_run: FirstRun | None) -> int:
     """Serve until a signal; returns the exit code."""
-    loop_factory = _loop_factory()
     _allow_many_files()
     try:
         listener = bind(settings.http_server.address, settings.http_server.port)
@@ -51,7 +51,7 @@ def run(settings: Settings, first_run: FirstRun | None) -> int:
             " choose another address or port with --host and --port."
         )
         return 1
-    with asyncio.Runner(loop_factory=loop_factory) as runner, listener:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, listener:
         try:
             return runner.run(_serve(settings, first_run, listener))
         except (StoreError, AppNotLoaded, BadSetting) as error:
@@ -204,11 +204,3 @@ async def drain(hub: Hub, window: float) -> None:
             session.close(codes.SHUTDOWN)
         if start + batch < len(sessions):
             await asyncio.sleep(BATCH_TICK)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop
-    import uvloop
-
-    return uvloop.new_event_loop

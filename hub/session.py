@@ -19,10 +19,11 @@ from auth.ratelimit import ConnectionLimiter
 from channels.eager import run_eagerly
 from channels.errors import ChannelError
 from hub import codes, protocol
+from hub.app import ClientContext
 from hub.codes import CloseSession, Disconnect, Error, ReplyError, Unsubscribe
 from hub.commands import COMMANDS
 from hub.errors import error_of
-from hub.subscription import NO_CHANNELS
+from hub.subscription import NO_CHANNELS, Stage
 from hub.wire import Wire
 from storage.contract import ClientInfo
 
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from hub.wheel import Timer
 
 logger = logging.getLogger("hub.session")
+
+HIGH_WATER = 64 * 1024
+"""Bytes waiting to be written from which on a peer counts as slow, with every transport."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a transport gives its peer to take a close frame and answer it."""
 
 Handler = Callable[["Session", int, Any], Awaitable[None]]
 
@@ -92,6 +98,7 @@ class Session:
         "paused_bytes",
         "resumed",
         "revoked",
+        "stage",
         "subscribing",
         "subscriptions",
         "token_refresh",
@@ -110,8 +117,9 @@ class Session:
         self.meta = b""
         self.name = ""
         self.app_version = ""
+        self.stage = Stage.NEW
         self.connected_at = 0.0
-        """Wall clock, seconds since the Unix epoch; 0 until connected, -1 when that was refused."""
+        """Wall clock, seconds since the Unix epoch; 0 until connected."""
         self.expire_at = 0
         self.expiry: Timer | None = None
         self.granted: frozenset[str] = NO_CHANNELS
@@ -289,7 +297,7 @@ class Session:
         kind, limit, handler = asked
         node = self.node
         node.metrics.commands[kind] += 1
-        if self.connected_at <= 0 if kind != "connect" else self.connected_at:
+        if self.stage is not (Stage.NEW if kind == "connect" else Stage.CONNECTED):
             self.close(codes.BAD_REQUEST_DISCONNECT)
             return
         now = node.loop.time()
@@ -394,6 +402,10 @@ class Session:
         self._awaiting_pong = False
 
     # Subscriptions
+
+    def context(self) -> ClientContext:
+        """What an application's handlers are told of this session."""
+        return ClientContext(self.client, self.user, self.info, self.meta)
 
     def client_info(self, chan_info: bytes = b"") -> ClientInfo:
         """What others see of this session on a channel."""

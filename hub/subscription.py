@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from hub.cohort import CohortKey
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     from hub.fanout import Fanout
     from hub.session import Session
     from hub.wheel import Timer
+
+
+class Stage(Enum):
+    """How far a session has come; a refused connect leaves it where nothing but its end is left."""
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
 
 
 NO_CHANNELS: frozenset[str] = frozenset()

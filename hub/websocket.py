@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
 
@@ -28,29 +28,24 @@ from websockets.typing import Subprotocol
 
 from hub import codes
 from hub.codes import Disconnect
-from hub.door import Door, HeaderValues, Refusal
+from hub.door import JSON_PROTOCOL, Door, Refusal
 from hub.frames import whole_texts
-from hub.session import Session
+from hub.session import CLOSE_TIMEOUT, HIGH_WATER, Session
 from hub.wire import TEXT_FRAMES, Wire, frame
 
 if TYPE_CHECKING:
     from hub.wheel import Timer
 
-logger = logging.getLogger("hub.websocket")
 _silent = logging.getLogger("hub.websocket.frames")
 _silent.setLevel(logging.WARNING)
 
-HIGH_WATER = 64 * 1024
-"""Bytes waiting to be written from which on a peer counts as slow."""
-SUBPROTOCOLS = [Subprotocol("centrifuge-json")]
+SUBPROTOCOLS = [Subprotocol(JSON_PROTOCOL)]
 SLICE = 8 * 1024
 """Bytes given to the parser at a time: what a flood of small frames makes of them is what it can cost at once."""
 NATIVE_PING = frame(0x89, b"")
 """A whole, empty WebSocket ping frame."""
 _AT_EOF = StreamReader.at_eof.__code__
 """Where the parser stands between frames; ``tests/unit/hub/test_frames.py`` notices if that changes."""
-CLOSE_TIMEOUT = 5.0
-"""Seconds that a peer has to answer a close frame."""
 
 
 def protocol_class(door: Door) -> type[asyncio.Protocol]:
@@ -232,7 +227,7 @@ class HubWebSocket(asyncio.Protocol):
             self._refuse(connection, Refusal(400, "The WebSocket handshake cannot be read."))
             return
         query = parse_qs(request.path.partition("?")[2])
-        refusal = self._door.refusal(request.headers.get_all) or not_json(request.headers.get_all, query)
+        refusal = self._door.refusal(request.headers.get_all, query)
         if refusal is not None:
             self._refuse(connection, refusal)
             return
@@ -451,15 +446,6 @@ def without_empty_subprotocol(data: bytes) -> bytes:
         else:
             at = lowered.find(b"\r\nsec-websocket-protocol:", end)
     return data
-
-
-def not_json(headers: HeaderValues, query: Mapping[str, list[str]]) -> Refusal | None:
-    """Why a client that reads nothing but Protobuf is not taken."""
-    offered = {each.strip() for value in headers("Sec-WebSocket-Protocol") for each in value.split(",")}
-    asked = query.get("format", []) + query.get("cf_protocol", [])
-    if "protobuf" in asked or ("centrifuge-protobuf" in offered and SUBPROTOCOLS[0] not in offered):
-        return Refusal(400, "This hub speaks JSON only: let the client use the JSON protocol.")
-    return None
 
 
 def _json_or_none(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -5,32 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from urllib.parse import parse_qs
 
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from hub import codes
 from hub.codes import Disconnect
-from hub.door import Door
-from hub.session import Session
+from hub.door import JSON_PROTOCOL, Door
+from hub.session import CLOSE_TIMEOUT, HIGH_WATER, Session
 from hub.wire import MESSAGES
 
 logger = logging.getLogger("hub.websocket")
 
-CLOSE_TIMEOUT = 5.0
-"""Seconds that a close frame may take to be written."""
-HIGH_WATER = 64 * 1024
-"""Bytes waiting to be written from which on a peer counts as slow."""
-
 
 async def serve(door: Door, websocket: WebSocket) -> None:
     """Drive one connection from its handshake to its end."""
-    refusal = door.refusal(websocket.headers.getlist)
+    refusal = door.refusal(websocket.headers.getlist, parse_qs(websocket.url.query))
     if refusal is not None:
         await websocket.send_denial_response(PlainTextResponse(refusal.text, refusal.status))
         return
     offered = websocket.scope.get("subprotocols", ())
-    await websocket.accept("centrifuge-json" if "centrifuge-json" in offered else None)
+    await websocket.accept(JSON_PROTOCOL if JSON_PROTOCOL in offered else None)
     transport = AsgiTransport(websocket, door.settings.websocket.write_timeout.total_seconds())
     session = Session(door.node, transport, header_user=door.header_user(websocket.headers.getlist))
     transport.session = session

@@ -24,11 +24,11 @@ from channels.recovery import visible
 from hub import codes, protocol
 from hub.api import requests
 from hub.codes import CloseSession, ReplyError
-from hub.commands.connect import MAX_TTL, extend_session
 from hub.commands.messages import encode_result
 from hub.commands.reads import history_query
 from hub.entering import Entry, activate, prepare, under_way
 from hub.errors import error_of
+from hub.expiry import expire_session, ttl
 from hub.node import Node
 from hub.payload import checked_payload
 from hub.protocol import bounded, encode_client_info, fragment, is_json, one_line
@@ -164,9 +164,8 @@ class Methods:
                 continue
             if request.info:
                 session.info = raw_json(request.info, "")
-            extend_session(session, min(request.expire_at, 2**53))
-            ttl = min(int(request.expire_at - now), MAX_TTL) if request.expire_at else 0
-            session.send(protocol.refresh_push(bool(request.expire_at), ttl))
+            expire_session(session, min(request.expire_at, 2**53))
+            session.send(protocol.refresh_push(bool(request.expire_at), ttl(session, request.expire_at)))
         return {}
 
     def _sessions(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +18,18 @@ from hub.app_replies import checked_connect_reply
 from hub.codes import CloseSession, ReplyError
 from hub.commands.subscribe import channel_overrides
 from hub.entering import Entry, Prepared, abandon, activate, prepare
+from hub.expiry import expire_session, ttl
 from hub.protocol import ConnectRequest, RefreshRequest, SubscribeRequest, fragment
+from hub.subscription import Stage
 
 if TYPE_CHECKING:
     from hub.session import Session
-
-MAX_TTL = 365 * 24 * 3600
-"""Seconds; the longest time to live that is told to a client."""
 
 
 async def connect(session: Session, command_id: int, request: ConnectRequest) -> None:
     node = session.node
     started = node.loop.time()
-    session.connected_at = -1
+    session.stage = Stage.CONNECTING
     claims = await _claims(session, request)
     reply = await _ask_app(session, request, claims)
     session.name, session.app_version = request.name[:64], request.version[:64]
@@ -75,13 +73,14 @@ def _make_room(session: Session) -> None:
 
 def _let_in(session: Session, reply: bytes, prepared: list[Prepared]) -> None:
     """Everything is known: answer, and begin to deliver."""
+    session.stage = Stage.CONNECTED
     session.connected_at = session.node.clock()
     session.node.session_connected(session)
     session.begin_pings()
     session.send(reply)
     for each in prepared:
         activate(each)
-    _arm_expiry(session)
+    expire_session(session, session.expire_at)
 
 
 def _result(session: Session, reply: ConnectReply | None, prepared: list[Prepared]) -> bytes:
@@ -91,7 +90,7 @@ def _result(session: Session, reply: ConnectReply | None, prepared: list[Prepare
     result: dict[str, Any] = {"client": session.client, "version": node.version}
     if session.expire_at and session.token_refresh:
         result["expires"] = True
-        result["ttl"] = _ttl(session, session.expire_at)
+        result["ttl"] = ttl(session, session.expire_at)
     if reply is not None and reply.data:
         result["data"] = fragment(reply.data)
     if prepared:
@@ -224,28 +223,6 @@ async def refresh(session: Session, command_id: int, request: RefreshRequest) ->
     if session.granted != frozenset(_grants(session, claims, None)):
         raise CloseSession(codes.INSUFFICIENT_STATE)
     session.info, session.meta = claims.info, claims.meta
-    extend_session(session, claims.expire_at)
-    result = {"expires": True, "ttl": _ttl(session, claims.expire_at)} if claims.expire_at else {}
+    expire_session(session, claims.expire_at)
+    result = {"expires": True, "ttl": ttl(session, claims.expire_at)} if claims.expire_at else {}
     session.send(protocol.reply(command_id, b"refresh", orjson.dumps(result)))
-
-
-def extend_session(session: Session, expire_at: int) -> None:
-    """Move a connection's expiry; 0 = never."""
-    session.expire_at = expire_at
-    _arm_expiry(session)
-
-
-def _ttl(session: Session, expire_at: int) -> int:
-    return min(max(expire_at - math.floor(session.node.clock()), 1), MAX_TTL)
-
-
-def _arm_expiry(session: Session) -> None:
-    if session.expiry is not None:
-        session.expiry.cancel()
-        session.expiry = None
-    if not session.expire_at or session.closed:
-        return
-    delay = session.expire_at - session.node.clock()
-    if session.token_refresh:
-        delay += session.node.settings.client.expired_close_delay.total_seconds()
-    session.expiry = session.node.wheel.call_later(max(delay, 0.0), lambda: session.close(codes.CONNECTION_EXPIRED))

@@ -8,7 +8,7 @@ import orjson
 
 from channels.eager import in_task
 from hub import codes, protocol
-from hub.app import ClientContext, MessageEvent
+from hub.app import MessageEvent
 from hub.codes import CloseSession, ReplyError
 from hub.protocol import PingRequest, RpcRequest, SendRequest, is_json, one_line
 
@@ -24,8 +24,7 @@ async def rpc(session: Session, command_id: int, request: RpcRequest) -> None:
     if method is None:
         raise ReplyError(codes.METHOD_NOT_FOUND)
     await in_task()
-    context = ClientContext(session.client, session.user, session.info, session.meta)
-    result = encode_result(await method(context, bytes(request.data)))
+    result = encode_result(await method(session.context(), bytes(request.data)))
     body = b'{"data":' + result + b"}" if result else b"{}"
     session.send(protocol.reply(command_id, b"rpc", body))
 
@@ -46,9 +45,7 @@ async def send(session: Session, command_id: int, request: SendRequest) -> None:
     if handler is None:
         raise CloseSession(codes.NOT_AVAILABLE_DISCONNECT)
     await in_task()
-    await handler(
-        MessageEvent(ClientContext(session.client, session.user, session.info, session.meta), bytes(request.data))
-    )
+    await handler(MessageEvent(session.context(), bytes(request.data)))
 
 
 async def ping(session: Session, command_id: int, request: PingRequest) -> None:

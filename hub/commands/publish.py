@@ -8,7 +8,7 @@ from channels.eager import in_task
 from channels.history import NO_GUARD, Guard
 from channels.permissions import may_publish
 from hub import codes, protocol
-from hub.app import ClientContext, PublishEvent, PublishReply
+from hub.app import PublishEvent, PublishReply
 from hub.app_replies import checked_publish_reply
 from hub.codes import CloseSession
 from hub.payload import checked_payload
@@ -29,8 +29,9 @@ async def publish(session: Session, command_id: int, request: PublishRequest) ->
     allowed = False
     if node.app.publish_handler is not None:
         await in_task()
-        context = ClientContext(session.client, session.user, session.info, session.meta)
-        reply = checked_publish_reply(await node.app.publish_handler(PublishEvent(context, channel.name, data)))
+        reply = checked_publish_reply(
+            await node.app.publish_handler(PublishEvent(session.context(), channel.name, data))
+        )
         if reply is not None:
             changed, allowed = reply, True
             data = data if reply.data is None else reply.data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING
 
 import orjson
@@ -18,10 +17,11 @@ from channels.names import ResolvedChannel
 from channels.namespaces import DELTA_TYPES
 from channels.permissions import NO_OVERRIDES, Overrides, SubscriptionRequest, may_subscribe, subscription_mode
 from hub import codes, protocol
-from hub.app import ClientContext, SubscribeEvent
+from hub.app import SubscribeEvent
 from hub.app_replies import checked_subscribe_reply
 from hub.codes import CloseSession, ReplyError
-from hub.entering import Entry, activate, extend, prepare, under_way
+from hub.entering import Entry, activate, prepare, under_way
+from hub.expiry import expire_subscription, ttl
 from hub.protocol import ChannelRequest, SubRefreshRequest, SubscribeRequest
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ async def _entry(session: Session, channel: ResolvedChannel, request: SubscribeR
         overrides = channel_overrides(claims.overrides)
     if node.app.subscribe_handler is not None:
         await in_task()
-        context = ClientContext(session.client, session.user, session.info, session.meta)
-        event = SubscribeEvent(context, channel.name, bytes(request.data), granted)
+        event = SubscribeEvent(session.context(), channel.name, bytes(request.data), granted)
         reply = checked_subscribe_reply(await node.app.subscribe_handler(event))
         if reply is not None:
             granted = True
@@ -151,14 +150,13 @@ async def sub_refresh(session: Session, command_id: int, request: SubRefreshRequ
     except KeysUnavailable:
         raise ReplyError(codes.INTERNAL) from None
     _check_claims(session, request.channel, claims)
-    now = math.floor(node.clock())
-    if 0 < claims.expire_at <= now:
+    if 0 < claims.expire_at <= node.clock():
         raise ReplyError(codes.EXPIRED)
     if session.subscriptions.get(request.channel) is not subscription:
         raise ReplyError(codes.PERMISSION_DENIED)
     subscription.info = session.client_info(claims.info)
-    extend(subscription, claims.expire_at)
-    result = {"expires": True, "ttl": claims.expire_at - now} if claims.expire_at else {}
+    expire_subscription(subscription, claims.expire_at)
+    result = {"expires": True, "ttl": ttl(session, claims.expire_at)} if claims.expire_at else {}
     session.send(protocol.reply(command_id, b"sub_refresh", orjson.dumps(result)))
 
 

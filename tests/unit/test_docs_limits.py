@@ -27,6 +27,6 @@ def test_every_rate_limit_is_there() -> None:
 async def test_metrics(tmp_path: Path) -> None:
     async with running(tmp_path) as hub:
         node = hub.node
-        exported = {family.name for family in NodeCollector(node.metrics, node.gauges).collect()}
+        exported = {family.name for family in NodeCollector(node.metrics, node.gauges, node.counters).collect()}
     for name in re.findall(r"hub_[a-z_]+", LIMITS):
         assert name.removesuffix("_total") in exported, name

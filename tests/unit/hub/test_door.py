@@ -17,7 +17,7 @@ def refused(door: Door, **headers: str | list[str]) -> int | None:
     given = {
         name.lower().replace("_", "-"): value if isinstance(value, list) else [value] for name, value in headers.items()
     }
-    refusal = door.refusal(lambda name: given.get(name.lower(), []))
+    refusal = door.refusal(lambda name: given.get(name.lower(), []), {})
     return None if refusal is None else refusal.status
 
 
@@ -107,3 +107,26 @@ async def test_compression(tmp_path: Path, node_hub: InProcessHub) -> None:
         assert door.extensions is not None
         assert door.compressed(15) is door.compressed(15)
         assert door.compressed(15) is not door.compressed(10)
+
+
+@pytest.mark.parametrize(
+    ("protocols", "query", "status"),
+    [
+        ([], {}, None),
+        (["centrifuge-json"], {}, None),
+        (["centrifuge-protobuf, centrifuge-json"], {}, None),
+        (["something-else"], {}, None),
+        (["centrifuge-protobuf"], {}, 400),
+        (["something-else", "centrifuge-protobuf"], {}, 400),
+        ([], {"format": ["protobuf"]}, 400),
+        ([], {"cf_protocol": ["protobuf"]}, 400),
+        ([], {"format": ["json"]}, None),
+    ],
+)
+async def test_who_reads_nothing_but_protobuf(
+    tmp_path: Path, protocols: list[str], query: dict[str, list[str]], status: int | None
+) -> None:
+    """Refused with a sentence at the door, by every transport, instead of being talked JSON to."""
+    async with running(tmp_path) as hub:
+        refusal = door_of(hub).refusal(lambda name: protocols if name == "Sec-WebSocket-Protocol" else [], query)
+        assert (None if refusal is None else refusal.status) == status

@@ -10,7 +10,9 @@ from tests.support.inprocess import InProcessHub
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
-    text = exposition(NodeCollector(metrics, lambda: [("connections", "Connected.", 3)])).decode()
+    text = exposition(
+        NodeCollector(metrics, lambda: [("connections", "Connected.", 3)], lambda: [("reads", "Reads.", 5)])
+    ).decode()
     found = {}
     for family in text_string_to_metric_families(text):
         for each in family.samples:
@@ -42,6 +44,7 @@ def test_exposition() -> None:
     found = samples(metrics)
     assert found["hub_connections"] == 3
     assert found["hub_connects_total"] == 2
+    assert found["hub_reads_total"] == 5
     assert found["hub_disconnects_total{code=3008,reason=slow}"] == 1
     assert found["hub_command_errors_total{code=103,command=subscribe}"] == 4
     assert found["hub_store_rows_total{operation=commit}"] == 40

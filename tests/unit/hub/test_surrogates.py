@@ -61,7 +61,7 @@ def test_a_wrong_type_is_told_as_such() -> None:
 
 
 def test_too_deep() -> None:
-    with pytest.raises(RecursionError):
+    with pytest.raises(msgspec.DecodeError, match="nested deeper"):
         decode(RAW, b"[" * 100_000)
 
 

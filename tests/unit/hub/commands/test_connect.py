@@ -15,7 +15,7 @@ from jwt.algorithms import ECAlgorithm
 
 from auth.settings import TokenSettings
 from hub.app import App, ConnectEvent, ConnectReply, DisconnectClient, Refuse
-from hub.entering import extend
+from hub.expiry import expire_subscription
 from hub.settings import PersonalChannelSettings
 from tests.support.inprocess import InProcessHub, running
 from tests.support.keyring import private_key
@@ -246,7 +246,7 @@ class TestServerSideSubscriptions:
 
     async def test_expired_ends_the_connection(self, node_hub: InProcessHub) -> None:
         peer = await node_hub.connected(token=connection_token(channels=["plain:x"]))
-        extend(peer.session.subscriptions["plain:x"], int(node_hub.loop.wall()) + 2)
+        expire_subscription(peer.session.subscriptions["plain:x"], int(node_hub.loop.wall()) + 2)
         node_hub.passes(3)
         assert await peer.disconnected() == 3006
 
