@@ -18,6 +18,8 @@ from msgspec import Raw, Struct
 from auth.errors import TokenInvalid
 
 _NO_RAW: Final = Raw()
+MAX_BRACKETS: Final = 2000
+"""Arrays and objects in a token's claims: well below what any supported Python can nest."""
 _FOREVER: Final = 253402300800  # the year 10000
 _SPACE: Final = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -152,6 +154,8 @@ def decode(payload: bytes, decoder: Any) -> Any:
     try:
         # The decoder looks into raw parts for syntax but not for UTF-8.
         payload.decode()
+        if payload.count(b"[") + payload.count(b"{") > MAX_BRACKETS:
+            raise TokenInvalid("The claims are nested too deeply or hold too many arrays and objects.")
         return decoder.decode(payload)
     except msgspec.ValidationError as error:
         raise TokenInvalid(_explained(str(error))) from None

@@ -14,7 +14,7 @@ task, for a timeout say, begins with ``await in_task()``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -95,6 +95,9 @@ class Broker(Protocol):
 
     async def remove(self, channel: str) -> None:
         """Forget the publications of a stream; its offset and epoch stay."""
+
+    def gauges(self) -> Iterable[tuple[str, str, float]]:
+        """(name, help, value) of what this home holds, for metrics; names without the ``hub_`` in front."""
 
     async def redact(self, channel: str, offset: int, data: bytes | None) -> bool:
         """Replace or (``None``) remove the payload at ``offset``; false if there is nothing at that offset."""

@@ -13,7 +13,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import islice
 from math import inf
@@ -30,6 +30,10 @@ WARN_EVERY = 60.0
 """Seconds between two warnings of the same bound."""
 
 UNPOSITIONED = Appended(Position(0, ""), True)
+
+
+OVERHEAD = 300
+"""Bytes that a publication takes besides its payload, about."""
 
 
 class _Stream:
@@ -50,6 +54,10 @@ class _Stream:
         """When ``expire`` looks at it next."""
         self.version = 0
         self.version_epoch = ""
+
+
+def _cost(publication: Publication) -> int:
+    return len(publication.data) + OVERHEAD
 
 
 def _random_secret() -> bytes:
@@ -78,6 +86,7 @@ class MemoryBroker:
         secret: Callable[[], bytes] = _random_secret,
         max_streams: int = 250_000,
         max_keys: int = 1_000_000,
+        max_bytes: int = 1024**3,
     ) -> None:
         self._clock = clock
         self._wall = wall
@@ -87,6 +96,8 @@ class MemoryBroker:
         """How many streams of a channel have ended, where any did."""
         self._max_streams = max_streams
         self._max_keys = max_keys
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._events: BrokerEvents | None = None
         self._subscribed: set[str] = set()
         self._streams: dict[str, _Stream] = {}
@@ -104,6 +115,16 @@ class MemoryBroker:
     def num_keys(self) -> int:
         """How many idempotency keys are remembered, for metrics."""
         return len(self._keys)
+
+    @property
+    def num_bytes(self) -> int:
+        """How much recent history is kept: payloads, and ``OVERHEAD`` for each publication."""
+        return self._bytes
+
+    def gauges(self) -> Iterator[tuple[str, str, float]]:
+        yield "streams", "Channels with recent history.", len(self._streams)
+        yield "recent_bytes", "Bytes of recent history.", self._bytes
+        yield "idempotency_keys", "Idempotency keys remembered outside the store.", len(self._keys)
 
     async def open(self, events: BrokerEvents) -> None:
         self._events = events
@@ -137,7 +158,10 @@ class MemoryBroker:
                 events.on_publications(channel, (publication,), "")
             return UNPOSITIONED
         now = self._clock()
-        stream = self._kept(channel, now) or self._made(channel, now)
+        stream = self._kept(channel, now)
+        self._room_for_bytes(publication, stream, options.history_size, now)
+        if stream is None:
+            stream = self._made(channel, now)
         if options.version > 0:
             if options.version <= stream.version and options.version_epoch in ("", stream.version_epoch):
                 return Appended(Position(stream.top, stream.epoch), False)
@@ -147,8 +171,9 @@ class MemoryBroker:
         publication = _placed(publication, stream.top, publication.time or int(self._wall() * 1000))
         items = stream.items
         items.append(_to_keep(publication) if publication.exclude_client else publication)
+        self._bytes += _cost(publication)
         while len(items) > options.history_size:
-            items.popleft()
+            self._bytes -= _cost(items.popleft())
         stream.ends = now + options.history_ttl
         self._used(stream, now, options.history_meta_ttl)
         position = Position(stream.top, stream.epoch)
@@ -189,7 +214,7 @@ class MemoryBroker:
     async def remove(self, channel: str) -> None:
         self._opened()
         if (stream := self._streams.get(channel)) is not None:
-            stream.items.clear()
+            self._clear(stream)
 
     async def redact(self, channel: str, offset: int, data: bytes | None) -> bool:
         """As the contract says. A removed publication stays removed: replacing it is refused with false."""
@@ -207,15 +232,19 @@ class MemoryBroker:
             return False
         else:
             stream.items[index] = Publication(data, old.offset, old.time, old.info, old.tags, old.delta)
+        self._bytes += _cost(stream.items[index]) - _cost(old)
         return True
 
     def expire(self, now: float | None = None, *, limit: int = 10_000) -> int:
-        """Free what has ended by ``now`` (default: the clock); looks at no more than ``limit`` streams and keys.
+        """Free what has ended by ``now`` (default: the clock); looks at no more than ``limit`` streams, and as many keys.
 
-        Returns how many it looked at, so that ``limit`` means that there may be more.
+        Returns how many it looked at, so that from ``limit`` on there may be more.
         """
         if now is None:
             now = self._clock()
+        return self._expire_streams(now, limit) + self._expire_keys(now, limit)
+
+    def _expire_streams(self, now: float, limit: int) -> int:
         seen = 0
         while seen < limit and self._timers and self._timers[0][0] <= now:
             seen += 1
@@ -226,6 +255,10 @@ class MemoryBroker:
             stream.due = inf
             if not self._end(stream, now):
                 self._schedule(stream)
+        return seen
+
+    def _expire_keys(self, now: float, limit: int) -> int:
+        seen = 0
         while seen < limit and self._key_timers and self._key_timers[0][0] <= now:
             seen += 1
             key = heappop(self._key_timers)[1]
@@ -267,6 +300,7 @@ class MemoryBroker:
         """Forget of a stream what has ended; true if nothing of it is left."""
         if now >= stream.meta_ends:
             channel = stream.channel
+            self._clear(stream)
             del self._streams[channel]
             if len(self._generations) >= self._max_streams and channel not in self._generations:
                 self._generations.clear()
@@ -274,9 +308,13 @@ class MemoryBroker:
             self._generations[channel] = self._generations.get(channel, 0) + 1
             return True
         if now >= stream.ends:
-            stream.items.clear()
+            self._clear(stream)
             stream.ends = inf
         return False
+
+    def _clear(self, stream: _Stream) -> None:
+        self._bytes -= sum(map(_cost, stream.items))
+        stream.items.clear()
 
     def _used(self, stream: _Stream, now: float, meta_ttl: float) -> None:
         stream.meta_ends = now + meta_ttl if meta_ttl > 0 else inf
@@ -290,10 +328,22 @@ class MemoryBroker:
             stream.due = due
             heappush(self._timers, (due, stream.channel))
 
+    def _room_for_bytes(self, publication: Publication, stream: _Stream | None, size: int, now: float) -> None:
+        """Make sure that ``publication`` can be kept before anything is published."""
+        makes_room = stream is not None and len(stream.items) >= size
+        needed = _cost(publication) - (_cost(stream.items[0]) if makes_room and stream is not None else 0)
+        if self._bytes + needed > self._max_bytes and needed > 0:
+            self._expire_streams(now, 10_000)
+            if self._bytes + needed > self._max_bytes:
+                self._refuse(
+                    f"the memory broker keeps at most {self._max_bytes} bytes of recent history",
+                    "engine.memory.max_bytes",
+                )
+
     def _room_for_key(self, key: tuple[str, str]) -> None:
         """Make sure that ``key`` can be remembered before anything is published."""
         if len(self._keys) >= self._max_keys and key not in self._keys:
-            self.expire()
+            self._expire_keys(self._clock(), 10_000)
             if len(self._keys) >= self._max_keys:
                 self._refuse(
                     f"the memory broker remembers at most {self._max_keys} idempotency keys at a time",

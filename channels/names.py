@@ -40,13 +40,15 @@ class ResolvedChannel(Struct, frozen=True, gc=False, eq=False):
 class ChannelRules:
     """Resolves channel names by one set of settings, which must be valid; fast for names seen lately."""
 
-    __slots__ = ("_namespaces", "_settings", "resolve")
+    __slots__ = ("_namespaces", "_personal_namespace", "_settings", "resolve")
 
     resolve: Callable[[str], ResolvedChannel]
     """Take a name apart; raises ``BadChannel``, or ``UnknownChannel`` if its namespace is not configured."""
 
-    def __init__(self, settings: ChannelSettings) -> None:
+    def __init__(self, settings: ChannelSettings, *, personal_namespace: str | None = None) -> None:
+        """``personal_namespace`` is where users have channels of their own, which are then nobody else's."""
         self._settings = settings
+        self._personal_namespace = personal_namespace
         self._namespaces: dict[str, tuple[ChannelOptions, re.Pattern[str] | None]] = {
             "": self._prepare(settings.without_namespace)
         }
@@ -111,9 +113,9 @@ class ChannelRules:
             raise BadChannel("a channel's name consists of printable ASCII characters")
         if regex is not None and regex.search(rest) is None:
             raise BadChannel("the channel's name does not match the channel_regex of its namespace")
-        limited = (
-            options.allow_user_limited_channels and settings.user_boundary != "" and settings.user_boundary in channel
-        )
+        boundary = settings.user_boundary
+        personal = namespace == self._personal_namespace and rest.startswith(boundary)
+        limited = bool(boundary) and boundary in channel and (options.allow_user_limited_channels or personal)
         return ResolvedChannel(
             name=channel,
             namespace_name=namespace,

@@ -41,8 +41,11 @@ class Hub:
                 skip_signature=client.insecure_skip_token_signature_verify,
                 prefix="client.subscription_token",
             )
+        personal = client.subscribe_to_user_personal_channel
         memory = settings.engine.memory
-        broker = MemoryBroker(max_streams=memory.max_streams, max_keys=memory.max_idempotency_keys)
+        broker = MemoryBroker(
+            max_streams=memory.max_streams, max_keys=memory.max_idempotency_keys, max_bytes=memory.max_bytes
+        )
         # An entry outlives the renewal that is due, and one that comes late.
         presence = MemoryPresence(ttl=max(PRESENCE_TTL, 2 * client.presence_update_interval.total_seconds()))
         store = SQLiteStore(
@@ -60,7 +63,10 @@ class Hub:
             broker=broker,
             store=store,
             presence=presence,
-            rules=ChannelRules(settings.channel),
+            rules=ChannelRules(
+                settings.channel,
+                personal_namespace=personal.personal_channel_namespace if personal.enabled else None,
+            ),
             connection_tokens=connection_tokens,
             subscription_tokens=subscription_tokens,
             app=app,

@@ -176,7 +176,7 @@ class Node:
             "Sessions whose peer reads too slowly.",
             sum(each.paused for each in self.sessions.values()),
         )
-        yield "streams", "Channels with recent history in this process.", getattr(self.broker, "num_streams", 0)
+        yield from self.broker.gauges()
         yield "uptime_seconds", "Seconds since this node started.", self.loop.time() - self.started_at
 
     def counters(self) -> Iterator[tuple[str, str, float]]:

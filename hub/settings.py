@@ -196,6 +196,8 @@ class MemorySettings:
 
     max_streams: Positive = 250_000
     """Channels that may have recent history at a time; publishing into a further one gets error 100."""
+    max_bytes: Annotated[int, Between(1024, None)] = 1_073_741_824
+    """Bytes of recent history kept at a time; a publication that has no room gets error 100."""
     max_idempotency_keys: Positive = 1_000_000
     """Idempotency keys remembered at a time; a publish with a further one gets error 100."""
 

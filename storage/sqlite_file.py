@@ -7,10 +7,12 @@ Nothing here ever deletes, empties or overwrites a file that it did not make. Co
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,23 +34,39 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 class FileLock:
     """An exclusive lock on ``<path>.lock``, held while the object is: a second hub on the same file is refused.
 
-    The lock file stays behind when the lock is given up, since removing it would let two processes lock two files.
+    ``path`` must be free of symbolic links, or one file could be locked under two names; the lock file itself must not
+    be one either. It stays behind when the lock is given up, since removing it would let two processes lock two files.
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self.path = path
+        # O_NONBLOCK: a named pipe would hold us here.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            self._descriptor = os.open(f"{path}.lock", flags, 0o600)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise StoreUnusable(
+                    f"{path}.lock is a symbolic link (nothing was changed): remove it, it is not one of a hub's making"
+                ) from None
+            raise
+        try:
+            self._take()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def _take(self) -> None:
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            raise StoreUnusable(f"{self.path}.lock is not a file: remove it, it is not one of a hub's making")
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip()
-            os.close(self._descriptor)
             raise StoreUnusable(
-                f"{path} is in use by another hub{f' (process {holder})' if holder else ''}:"
+                f"{self.path} is in use by another hub{f' (process {holder})' if holder else ''}:"
                 f" stop that one, or give this one a database of its own with storage.url"
             ) from None
-        except OSError:
-            os.close(self._descriptor)
-            raise
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
@@ -57,8 +75,48 @@ class FileLock:
         os.close(self._descriptor)
 
 
+class Identity:
+    """Which files an open database consists of, so that it is seen when they are moved or deleted meanwhile.
+
+    Everything goes on working then, but what is written goes into files that the next start does not find.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """To be made while a connection to ``path``, which is free of symbolic links, is open; raises ``OSError``."""
+        self._known = {name: _identity(name) for name in (str(path), f"{path}-wal")}
+
+    def verify(self) -> None:
+        """Raise ``Displaced`` when one of the files is not at its place; costs a few microseconds."""
+        for name, known in self._known.items():
+            try:
+                found = _identity(name)
+            except FileNotFoundError:
+                raise Displaced(name) from None
+            if found != known:
+                raise Displaced(name)
+
+
+class Displaced(OSError):
+    """A file of the open database is not where it was."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} was moved, deleted or replaced while the hub runs: put it back, or restart the hub to go on with"
+            f" what is there now"
+        )
+
+
+def _identity(name: str) -> tuple[int, int]:
+    found = os.stat(name)
+    return found.st_dev, found.st_ino
+
+
 def take(path: Path) -> FileLock:
-    """Make sure that ``path`` is or can become a database of ours and lock it; raises ``StoreUnusable``."""
+    """Make sure that ``path`` is or can become a database of ours and lock it; raises ``StoreUnusable``.
+
+    The lock's ``path`` is the one to open: that of the file itself, if ``path`` is or goes through a symbolic link.
+    """
+    path = Path(os.path.realpath(path))
     if sqlite3.sqlite_version_info < SQLITE_MIN:
         raise StoreUnusable(
             f"{path} needs SQLite {'.'.join(map(str, SQLITE_MIN))} or later, this Python has {sqlite3.sqlite_version}:"

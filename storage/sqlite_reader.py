@@ -5,17 +5,21 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from storage.contract import Page, Position, ReadQuery
 from storage.epochs import EpochNames
+from storage.errors import StoreUnavailable
 from storage.pages import up_to
 from storage.sqlite_file import connect_reader
 from storage.sqlite_rows import OFFSET_MAX, PUBLICATION_COLUMNS, decode_publication, key_of, select_rows
 
 T = TypeVar("T")
+
+GRACE = 1.0
+"""Seconds that reads have to end when they are interrupted."""
 
 SELECT_STREAM = "SELECT id, epoch, top_offset FROM streams WHERE channel = ?"
 SELECT_POSITIONS = "SELECT channel, top_offset, epoch FROM streams WHERE channel IN (VALUES :rows)"
@@ -87,20 +91,37 @@ class ReaderPool:
         self._busy_timeout = busy_timeout
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        self._submitted: set[Future[Any]] = set()
+        self._over = False
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="hub-store-reader")
 
     def submit(self, function: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Run ``function`` in a read transaction, soon; not after ``close``."""
-        return self._executor.submit(self._run, function)
+        future = self._executor.submit(self._run, function)
+        self._submitted.add(future)
+        future.add_done_callback(self._submitted.discard)
+        return future
 
-    def close(self) -> None:
-        """Finish what was submitted, blocking, then close the connections."""
-        self._executor.shutdown(wait=True)
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+    def close(self, timeout: float) -> None:
+        """Finish what was submitted, blocking, for ``timeout`` seconds; then end the rest, and close the connections.
+
+        What is ended so raises ``StoreUnavailable`` or ``sqlite3.Error``. A read that hangs in the disk is left behind.
+        """
+        self._executor.shutdown(wait=False)
+        _, hanging = wait(set(self._submitted), timeout)
+        if hanging:
+            self._over = True
+            for connection in tuple(self._connections):
+                connection.interrupt()
+            _, hanging = wait(hanging, GRACE)
+        if not hanging:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
 
     def _run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        if self._over:
+            raise StoreUnavailable(f"{self._path} was closed before this could be read")
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = connect_reader(self._path, busy_timeout=self._busy_timeout)

@@ -127,15 +127,15 @@ async def test_a_flood_does_not_reach_the_others() -> None:
             readers.append(reader)
         thrown_out = asyncio.Event()
 
+        batch = "\n".join(
+            json.dumps({"id": number, "publish": {"channel": "plain:flood", "data": 1}}) for number in range(2, 202)
+        )
+
         async def flood() -> None:
             while True:
                 wire = await Wire.open(hub.port)
-                await wire.connect(connection_token("flood"))
-                batch = "\n".join(
-                    json.dumps({"id": number, "publish": {"channel": "plain:flood", "data": 1}})
-                    for number in range(2, 202)
-                )
                 try:
+                    await wire.connect(connection_token("flood"))
                     for _ in range(50):
                         wire.send_text(batch)
                         await wire.drain()

@@ -123,7 +123,11 @@ class Wire:
             *(f"{name}: {value}" for name, value in headers),
         ]
         wire.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        await wire.read_upgrade()
+        try:
+            await wire.read_upgrade()
+        except BaseException:
+            wire.drop()
+            raise
         return wire
 
     @classmethod

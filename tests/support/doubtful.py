@@ -7,7 +7,7 @@ until they are let go on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 from channels.broker import Broker, BrokerEvents, RecentOptions
@@ -112,6 +112,9 @@ class LossyBroker:
 
     async def remove(self, channel: str) -> None:
         await self._inner.remove(channel)
+
+    def gauges(self) -> Iterable[tuple[str, str, float]]:
+        return self._inner.gauges()
 
     async def redact(self, channel: str, offset: int, data: bytes | None) -> bool:
         return await self._inner.redact(channel, offset, data)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channels.broker import BrokerError, RecentOptions
-from channels.broker_memory import MemoryBroker
+from channels.broker_memory import OVERHEAD, MemoryBroker
 from storage.contract import Appended, ClientInfo, Position, Publication, ReadQuery
 
 ALL = ReadQuery(limit=-1)
@@ -272,8 +272,8 @@ def test_expire_gives_memory_back() -> None:
     assert all(not stream.items for stream in bench.broker._streams.values())
     assert bench.broker.num_streams == 10
     bench.now = 100.0
-    assert bench.broker.expire(limit=4) == 4
-    assert bench.broker.num_streams == 6
+    assert bench.broker.expire(limit=4) == 8
+    assert (bench.broker.num_streams, bench.broker.num_keys) == (6, 6)
     while bench.broker.expire(limit=4):
         pass
     assert (bench.broker.num_streams, bench.broker.num_keys) == (0, 0)
@@ -450,3 +450,60 @@ def test_a_publication_with_a_time_of_its_own_keeps_it_without_history() -> None
     run(bench.broker.publish("news", Publication(b"1", time=7), RecentOptions()))
     bench.publish("news", b"2")
     assert [(each.data, each.time) for _, (each,), _ in bench.node.told] == [(b"1", 7), (b"2", 1_000_000)]
+
+
+class TestBytes:
+    """Whoever may publish chooses names and payloads: all of recent history together has a bound in bytes."""
+
+    def test_what_has_no_room_is_refused_and_nothing_is_half_done(self) -> None:
+        bench = Bench(max_bytes=3 * (OVERHEAD + 100))
+        for channel in ("a", "b", "c"):
+            bench.publish(channel, b"x" * 100, **RECENT)
+        with pytest.raises(BrokerError, match="bytes of recent history"):
+            bench.publish("d", b"x", **RECENT)
+        with pytest.raises(BrokerError, match="bytes of recent history"):
+            bench.publish("a", b"x", **RECENT)
+        assert bench.position("a").offset == 1
+        assert bench.broker.num_streams == 3
+        bench.publish("plain", b"x" * 10_000)
+
+    def test_a_full_stream_goes_on_in_its_own_room(self) -> None:
+        bench = Bench(max_bytes=5 * (OVERHEAD + 1))
+        for _ in range(20):
+            bench.publish("a", b"x", **RECENT)
+        assert bench.position("a").offset == 20
+        assert bench.broker.num_bytes == 5 * (OVERHEAD + 1)
+
+    def test_all_that_ends_gives_its_bytes_back(self) -> None:
+        bench = Bench(max_bytes=10 * (OVERHEAD + 10))
+        for channel in ("a", "b"):
+            for _ in range(5):
+                bench.publish(channel, b"x" * 10, **RECENT)
+        run(bench.broker.redact("a", 1, None))
+        run(bench.broker.redact("a", 2, b"y"))
+        assert bench.broker.num_bytes == 10 * OVERHEAD + 8 * 10 + 1
+        run(bench.broker.remove("a"))
+        assert bench.broker.num_bytes == 5 * (OVERHEAD + 10)
+        bench.now = 11.0
+        bench.publish("c", b"x" * 10, **RECENT)
+        bench.broker.expire()
+        assert bench.broker.num_bytes == OVERHEAD + 10
+        bench.now = 1000.0
+        bench.broker.expire()
+        assert (bench.broker.num_bytes, bench.broker.num_streams) == (0, 0)
+        assert {name: value for name, _, value in bench.broker.gauges()}["recent_bytes"] == 0
+
+    def test_room_is_made_by_what_has_ended(self) -> None:
+        bench = Bench(max_bytes=OVERHEAD + 10)
+        bench.publish("a", b"x" * 10, **RECENT)
+        bench.now = 11.0
+        bench.publish("b", b"x" * 10, **RECENT)
+
+    def test_ended_keys_make_room_however_many_streams_have_ended(self) -> None:
+        """Streams used up the allowance of a round, and publishes with new keys were refused."""
+        bench = Bench(max_keys=1)
+        for number in range(11_000):
+            bench.publish(f"c{number}", **{**RECENT, "history_ttl": 1.0})
+        bench.publish("k", idempotency_key="1", idempotency_window=1.0)
+        bench.now = 2.0
+        assert bench.publish("k", idempotency_key="2", idempotency_window=1.0).fresh

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels.errors import BadChannel, ChannelError, UnknownChannel
+from channels.errors import BadChannel, ChannelError, PermissionDenied, UnknownChannel
 from channels.names import ChannelRules
 from channels.namespaces import ChannelOptions, ChannelSettings, Namespace
+from channels.permissions import may_subscribe
 
 SETTINGS = ChannelSettings(
     without_namespace=ChannelOptions(presence=True),
@@ -162,3 +163,26 @@ def test_any_text_is_resolved_or_refused(name: str) -> None:
     assert resolved.name == name
     assert name.isascii()
     assert 0 < len(name) <= 255
+
+
+class TestPersonalChannels:
+    """Where users have channels of their own, these are nobody else's, whatever else the namespace allows."""
+
+    def test_they_are_limited_to_their_user(self) -> None:
+        space = Namespace(name="pp", allow_subscribe_for_client=True)
+        rules = ChannelRules(ChannelSettings(namespaces=(space,)), personal_namespace="pp")
+        resolved = rules.resolve("pp:#alice")
+        assert resolved.user_limited
+        assert resolved.users == {"alice"}
+        may_subscribe(resolved, user="alice")
+        with pytest.raises(PermissionDenied):
+            may_subscribe(resolved, user="bob")
+
+    def test_other_channels_and_namespaces_are_as_before(self) -> None:
+        spaces = (Namespace(name="pp", allow_subscribe_for_client=True), Namespace(name="qq"))
+        rules = ChannelRules(ChannelSettings(namespaces=spaces), personal_namespace="pp")
+        assert not rules.resolve("pp:dialog#alice").user_limited
+        assert not rules.resolve("qq:#alice").user_limited
+        assert not rules.resolve("#alice").user_limited
+        assert not ChannelRules(ChannelSettings(namespaces=spaces)).resolve("pp:#alice").user_limited
+        assert ChannelRules(ChannelSettings(), personal_namespace="").resolve("#alice").user_limited
