@@ -18,14 +18,13 @@ HELD_MAX = 10_000
 class Ordering:
     """The position of one channel's subscribers, and what waits for a repair. No I/O."""
 
-    __slots__ = ("_epoch_held", "_held", "_overflowed", "gaps", "mark", "position", "repair_due")
+    __slots__ = ("_epoch_held", "_held", "_overflowed", "mark", "position", "repair_due")
 
     def __init__(self) -> None:
         self.position: Position | None = None
         """How far the stream has been taken; ``None`` until ``open``: everything is held."""
         self.repair_due = False
         """Something is missing: nothing is taken until ``release``."""
-        self.gaps = 0
         self.mark = 0
         """How many publications were held until now, for ``forget``."""
         self._held: list[Publication] = []
@@ -51,7 +50,6 @@ class Ordering:
                 self.position = Position(each.offset, epoch)
                 taken.append(each)
             else:
-                self.gaps += 1
                 self.repair_due = True
                 self._hold(each, epoch)
         return taken

@@ -85,16 +85,25 @@ class Fanout:
         self._max_lag = max_lag
         self._clock = clock
         self._pending: list[Publication] = []
+        """Taken, but not rendered yet; always the newest ``_arrived - _rendered`` publications."""
         self._pending_bytes = 0
         self._pending_since = 0.0
+        """When the oldest of them came, in monotonic seconds."""
         self._arrived = 0
+        """Publications taken since the channel was opened, with or without an offset; ``skip_to`` counts likewise."""
         self._rendered = 0
+        """How many of those were rendered: members of cohorts have them, or have them coming in ``_jobs``."""
         self._reached = 0
+        """The offset of the last rendered one: where the members of cohorts are; never above ``position.offset``."""
         self._rendering_since = 0.0
         self._base: bytes | None = None
-        self._scheduled = False
+        """The payload of the last rendered one: what the next delta is made against."""
         self._jobs: deque[Job] = deque()
+        """Rendered, but not written to everybody yet. Nothing is rendered while there is one."""
+        self._scheduled = False
+        """``_turn`` will be called by the loop."""
         self._drained: asyncio.Future[None] | None = None
+        """What publishers wait for while the channel is ``crowded``."""
 
     # Publications coming in
 

@@ -87,6 +87,8 @@ def bind(address: str, port: int) -> socket.socket:
 
 
 async def _serve(settings: Settings, first_run: FirstRun | None, listener: socket.socket) -> int:
+    # What uvicorn tells about itself is said in the hub's own words below; its complaints stay.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     hub = Hub(settings, asyncio.get_running_loop())
     await hub.start()
     config = uvicorn.Config(

@@ -138,6 +138,7 @@ class Session:
         """Bytes written since the pause began."""
         self.resumed: asyncio.Future[None] | None = None
         self._large = 0
+        """Size of the last write before the pause: one reply may be larger than the bound for what waits."""
         self._limiter = ConnectionLimiter(node.settings.rate_limit)
         self._lines: deque[bytes] | None = None
         self._task: asyncio.Task[None] | None = None

@@ -1,7 +1,7 @@
 """What may come of one message of a client, decided independently of the hub's own code.
 
-The rules are PROTOCOL.md's, read a second time. Where it leaves a choice, every choice is allowed; where it does not, the
-one right answer is. Python's JSON parser stands against the hub's: what it refuses the hub must refuse.
+The rules are those of docs/protocol.md, read a second time. Where it leaves a choice, every choice is allowed; where it does
+not, the one right answer is. Python's JSON parser stands against the hub's: what it refuses the hub must refuse.
 """
 
 from __future__ import annotations

@@ -152,6 +152,8 @@ class GatedStore:
         self.redacts = Gate()
         self.failure: Exception | None = None
         """What reads raise instead, while it is set."""
+        self.failed = asyncio.Event()
+        """A read has raised it."""
 
     @property
     def on_commit(self) -> CommitListener:
@@ -160,6 +162,10 @@ class GatedStore:
     @on_commit.setter
     def on_commit(self, listener: CommitListener) -> None:
         self._inner.on_commit = listener
+
+    @property
+    def trouble(self) -> str:
+        return self._inner.trouble
 
     async def open(self) -> None:
         await self._inner.open()
@@ -197,6 +203,7 @@ class GatedStore:
 
     def _fail(self) -> None:
         if self.failure is not None:
+            self.failed.set()
             raise self.failure
 
 

@@ -227,7 +227,7 @@ class TestHistoryOutOfReach:
         await lose(lossy, "durable:x", 1)
         lossy.store.failure = StoreUnavailable("the disk is gone")
         await hub.publish("durable:x", 2)
-        await asyncio.sleep(0.02)
+        await lossy.store.failed.wait()
         assert peer.data("durable:x") == []
         lossy.store.failure = None
         await hub.settled()
