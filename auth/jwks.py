@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 MAX_KEYS: Final = 256
 MAX_ABSENT: Final = 1024
+MAX_TIMEOUT: Final = 60
 MAX_THREADS: Final = 4  # fetches that hang are left behind; more than this many are not started
 
 _PARSERS: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
@@ -148,12 +149,14 @@ class JWKS:
         for name in ("max_size", "max_endpoints"):
             if getattr(settings, name) < 1:
                 raise BadSetting(f"{prefix}.jwks.{name}", "has to be at least 1.")
+        if settings.timeout.total_seconds() > MAX_TIMEOUT:
+            raise BadSetting(f"{prefix}.jwks.timeout", f"has to be at most {MAX_TIMEOUT}s.")
         self._refresh_interval = settings.refresh_interval.total_seconds()
         self._cooldown = max(settings.cooldown.total_seconds(), 1.0)
         self._timeout = settings.timeout.total_seconds()
         self._max_size = settings.max_size
         self._max_endpoints = settings.max_endpoints
-        self._context = _tls_context(settings, f"{prefix}.jwks.tls.server_ca_pem")
+        self._context = tls_context(settings, f"{prefix}.jwks.tls.server_ca_pem")
         self._clock = clock
         self._endpoints: OrderedDict[str, _Endpoint] = OrderedDict()
         self._threads = 0
@@ -233,7 +236,7 @@ class JWKS:
             self.failures += 1
             endpoint.failures += 1
             endpoint.retry_at = self._clock() + min(self._cooldown, 2.0 ** min(endpoint.failures - 1, 30))
-            log.warning("The key set at %s could not be fetched: %s.", _printable(endpoint.url), error)
+            log.warning("The key set at %s could not be fetched: %s.", printable(endpoint.url), error)
         else:
             now = self._clock()
             endpoint.keys = keys
@@ -242,7 +245,7 @@ class JWKS:
             endpoint.fetched_at = now
             endpoint.retry_at = now + self._cooldown
             if not keys:
-                log.warning("The key set at %s holds no usable key.", _printable(endpoint.url))
+                log.warning("The key set at %s holds no usable key.", printable(endpoint.url))
         finally:
             endpoint.task = None
 
@@ -257,6 +260,8 @@ class JWKS:
             return await in_daemon_thread(work, timeout=self._timeout + 1, done=self._thread_done)
         except TimeoutError:
             raise FetchError(f"it did not answer within {self._timeout:g} s") from None
+        except RuntimeError:
+            raise FetchError("no thread could be started for it") from None
 
     def _thread_done(self) -> None:
         with self._threads_lock:
@@ -278,7 +283,8 @@ def _get_and_parse(url: str, *, timeout: float, max_size: int, context: ssl.SSLC
     return parse(get(url, timeout=timeout, max_size=max_size, context=context))
 
 
-def _tls_context(settings: JWKSSettings, setting: str) -> ssl.SSLContext | None:
+def tls_context(settings: JWKSSettings, setting: str) -> ssl.SSLContext | None:
+    """What an endpoint's certificate is checked with, ``None`` for the system's authorities; raises BadSetting."""
     pem = settings.tls.server_ca_pem
     if not settings.tls.enabled or not pem:
         return None
@@ -290,6 +296,7 @@ def _tls_context(settings: JWKSSettings, setting: str) -> ssl.SSLContext | None:
         raise BadSetting(setting, "neither a PEM certificate nor the path of a file with one.") from None
 
 
-def _printable(url: str) -> str:
+def printable(url: str) -> str:
+    """An address for a log line: without credentials and query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"

@@ -103,6 +103,9 @@ class Scope:
             usable = False
         if not usable or any(ord(character) <= 32 or ord(character) > 126 for character in sample):
             raise BadSetting(setting, "not an http or https URL.")
+        if "@" in parts.netloc:
+            # What fetches it would take all of it for the name of the host, and ask a name server for the password.
+            raise BadSetting(setting, "a URL with a user name or password in it, which is not supported.")
         patterns = {"issuer_regex": self._issuer_regex, "audience_regex": self._audience_regex}
         for name in self._placeholders:
             homes = [key for key, regex in patterns.items() if regex is not None and name in regex.groupindex]

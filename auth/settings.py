@@ -30,11 +30,11 @@ class JWKSSettings:
     tls: JWKSTLSSettings = field(default_factory=JWKSTLSSettings)
     """How to trust an https endpoint that is not signed by a public authority."""
     refresh_interval: timedelta = timedelta(minutes=10)
-    """Ours: keys older than this are fetched again in the background; a withdrawn key is honoured no longer."""
+    """Ours: keys older than this are fetched again in the background; a withdrawn key is honoured until that succeeds."""
     cooldown: timedelta = timedelta(seconds=30)
     """Ours: least time between two fetches that tokens with unknown key ids cause."""
     timeout: timedelta = timedelta(seconds=5)
-    """Ours: most time one fetch may take."""
+    """Ours: most time one fetch may take; at most 60s."""
     max_size: int = 1024 * 1024
     """Ours: largest key set accepted, in bytes."""
     max_endpoints: int = 128

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from auth.fetch import FetchError
 from auth.fetch import get as fetch
-from auth.jwks import parse
+from auth.jwks import parse, printable, tls_context
 from auth.settings import TokenSettings
+from hub.app import AppNotLoaded, load_app
 from hub.cli import needs_data_dir, read_settings
 from hub.first_run import FirstRunError, is_demo, prepare_folder
+from hub.masking import mask, shorten
 from hub.settings import Settings
 from hub.settings_checks import require_private_or_secure
 from hub.settings_values import seconds
@@ -41,6 +45,10 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _attempts(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
+    if settings.app:
+        yield "app", lambda: _app(settings.app)
+    if settings.log.file:
+        yield "log file", lambda: _log_file(settings.log.file)
     if needs_data_dir(settings):
         yield "data folder", lambda: _data_dir(settings)
     if any(space.durable for space in (settings.channel.without_namespace, *settings.channel.namespaces)):
@@ -54,6 +62,27 @@ def _attempts(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
     if settings.http_server.tls.enabled:
         yield "certificate", lambda: _certificate(settings)
     yield "port", lambda: _port(settings)
+
+
+def _app(path: str) -> str:
+    try:
+        load_app(path)
+    except AppNotLoaded as error:
+        raise Failed(f"{mask(shorten(str(error)))}.") from None
+    return path
+
+
+def _log_file(path: str) -> str:
+    present = os.path.lexists(path)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab"):
+            pass
+        if not present:
+            os.unlink(path)
+    except OSError as error:
+        raise Failed(f"{path} cannot be written: {error.strerror or error} (log.file).") from None
+    return path
 
 
 def _data_dir(settings: Settings) -> str:
@@ -73,14 +102,18 @@ async def _store(settings: Settings) -> str:
 
 
 def _key_set(section: TokenSettings) -> str:
-    url = section.jwks_public_endpoint
+    jwks, shown = section.jwks, printable(section.jwks_public_endpoint)
+    context = tls_context(jwks, "jwks.tls.server_ca_pem")
     try:
-        keys = parse(fetch(url, timeout=seconds(section.jwks.timeout), max_size=section.jwks.max_size))
+        document = fetch(
+            section.jwks_public_endpoint, timeout=seconds(jwks.timeout), max_size=jwks.max_size, context=context
+        )
+        keys = parse(document)
     except FetchError as error:
-        raise Failed(f"{url}: {error}.") from None
+        raise Failed(f"{shown}: {error}.") from None
     if not keys:
-        raise Failed(f"{url} has no key that can verify tokens.")
-    return f"{len(keys)} keys at {url}"
+        raise Failed(f"{shown} has no key that can verify tokens.")
+    return f"{len(keys)} keys at {shown}"
 
 
 def _certificate(settings: Settings) -> str:

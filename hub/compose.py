@@ -19,6 +19,8 @@ from storage.sqlite import SQLiteStore
 
 PRESENCE_TTL = 60.0
 """Seconds that a presence entry lives without being renewed, at least."""
+STORE_CLOSE = timedelta(seconds=5)
+"""Time that the store has at most to commit what it has accepted when the hub leaves."""
 HOUSEKEEPING = 1.0
 """Seconds between removals of what has expired in memory."""
 
@@ -30,6 +32,8 @@ class Hub:
         """Build, and open nothing yet. Raises ``AppNotLoaded`` and ``auth.errors.BadSetting``."""
         metrics = Metrics()
         client = settings.client
+        self.close_timeout = min(STORE_CLOSE, (settings.drain.timeout - settings.drain.window) / 2)
+        """What of ``drain.timeout`` is kept for closing the store."""
         connection_tokens = TokenVerifier(
             client.token,
             skip_signature=client.insecure_skip_token_signature_verify,
@@ -53,6 +57,8 @@ class Hub:
             queue_max=settings.storage.queue_max,
             commit_timeout=settings.storage.commit_timeout,
             observe=metrics.observe_store,
+            failed=metrics.store_failed,
+            close_timeout=self.close_timeout,
         )
         if app is None:
             app = load_app(settings.app) if settings.app else App()

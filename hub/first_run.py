@@ -24,6 +24,7 @@ from hub.settings_load import Loaded
 
 DEMO_CHANNEL = "news"
 SECRETS_FILE = "secrets.json"
+LARGEST_FILE = 65536
 _FIELDS = ("token_hmac_secret_key", "api_key")
 
 # Settings of where and how the hub runs; with only these it is still a start without settings.
@@ -173,18 +174,40 @@ def ensure_secrets(data_dir: Path) -> tuple[Secrets, bool, list[str]]:
     if not os.path.lexists(path):
         created = _create(path)
     warnings = []
+    folder = data_dir.stat()
+    if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:
+        warnings.append(
+            f"Others may write to the data folder {data_dir} (mode {stat.S_IMODE(folder.st_mode):o})"
+            " and so replace the secrets in it: chmod 700 it."
+        )
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            path.chmod(0o600)
-            warnings.append(
-                f"{path} could be read by others (mode {mode:o}); it is 600 now."
-                " Remove the file and start again if someone may have read it."
-            )
-        raw = path.read_bytes()
+        raw, mode = _read(path)
     except OSError as error:
         raise FirstRunError(f"The secrets in {path} cannot be read: {error.strerror or error}.") from None
+    if mode & 0o077:
+        warnings.append(
+            f"{path} could be read by others (mode {mode:o}); it is 600 now."
+            " Remove the file and start again if someone may have read it."
+        )
     return _parse(raw, path), created, warnings
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """What the file holds and the mode it had; for its owner alone from now on. Raises OSError and FirstRunError."""
+    # Without O_NONBLOCK, opening a named pipe that someone put there would wait for ever.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise FirstRunError(f"The secrets {path} are not a regular file; remove it to have new ones made.")
+        if found.st_uid not in (0, os.geteuid()):
+            raise FirstRunError(
+                f"The secrets {path} belong to another user, who could make tokens with them; if that is as it should be,"
+                " give the file to the user that the hub runs as, otherwise remove it."
+            )
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & 0o077:
+            os.fchmod(file.fileno(), 0o600)
+        return file.read(LARGEST_FILE), mode
 
 
 def prepare_folder(data_dir: Path) -> None:
@@ -220,12 +243,24 @@ def _create(path: Path) -> bool:
             os.link(temporary, path)
         except FileExistsError:
             return False
+        _sync_folder(path.parent)
         return True
     except OSError as error:
         raise FirstRunError(f"The secrets {path} cannot be written: {error.strerror or error}.") from None
     finally:
         if temporary:
             os.unlink(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Keep the name of a new file over a loss of power; with other secrets every token would be void."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some file systems cannot do it for a folder
+    finally:
+        os.close(handle)
 
 
 def _parse(raw: bytes, path: Path) -> Secrets:

@@ -8,7 +8,7 @@ hub mounted in an application), ``MaskSecrets`` is a filter for its handlers.
 from __future__ import annotations
 
 import logging
-import re
+import logging.handlers
 import sys
 import time
 from pathlib import Path
@@ -16,7 +16,10 @@ from typing import Any
 
 import orjson
 
+from hub.masking import MASK, is_secret_name, mask, shorten, shorten_lines
 from hub.settings import LogSettings
+
+__all__ = ["LEVELS", "MASK", "HumanFormatter", "JsonFormatter", "MaskSecrets", "mask", "setup"]
 
 LEVELS = {
     "trace": logging.DEBUG,
@@ -26,54 +29,22 @@ LEVELS = {
     "error": logging.ERROR,
     "none": logging.CRITICAL + 1,
 }
-MASK = "******"
-
-# In the order in which they are looked for.
-_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
-    # A parameter of an address, also one whose name is percent-encoded in part; a whole connect command may be one.
-    (
-        re.compile(r"(?i)((?:^|[?&;\s\"'])(?:[\w%.-]*(?:token|api_?key|secret|password)|cf_connect|jwt)=)[^&\s\"'#;]+"),
-        rf"\1{MASK}",
-    ),
-    # Headers, also as Python or JSON shows them: b'authorization', b'apikey …'
-    (
-        re.compile(
-            r"(?i)((?:proxy-)?authorization|x-api-key)(\\?[\"']?\s*[:=,]\s*(?:b(?=[\"']))?\\?[\"']?)"
-            r"(?:(?:bearer|apikey|basic)\s+)?[^\s\"',;\\]+"
-        ),
-        rf"\1\2{MASK}",
-    ),
-    (re.compile(r"(?i)(\b(?:set-)?cookie[\"']?\s*[:=,]\s*(?:b(?=[\"']))?[\"']?)[^\"'\n]+"), rf"\1{MASK}"),
-    (re.compile(r"(?i)\b(bearer|apikey|basic)(\s+)[A-Za-z0-9._~+/=-]{6,}"), rf"\1\2{MASK}"),
-    # Members of JSON: "token": "…"
-    (
-        re.compile(
-            r"(?i)(\\?[\"'](?:[\w-]*token|[\w-]*secret[\w-]*|password|api_?key)\\?[\"']\s*:\s*\\?[\"'])[^\"'\\]+"
-        ),
-        rf"\1{MASK}",
-    ),
-    # A JWT by its looks: two or three parts of base64url, the first beginning with {"
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)?"), MASK),
-    # The password of an address
-    (re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]+@"), f"{MASK}@"),
-)
-
-
-def mask(text: str) -> str:
-    """The text with everything that looks like a token, key or password replaced by stars."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
+DEEPEST = 8
+MOST = 1000
 
 
 class MaskSecrets(logging.Filter):
-    """A filter that masks the messages passing it, arguments included; it drops none."""
+    """A filter that masks the messages passing it, arguments and traceback included; it drops none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
+        message = _message(record)
         masked = mask(message)
-        if masked != message:
+        if masked != message or record.args:
             record.msg, record.args = masked, ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = mask(shorten_lines(record.exc_text))
         return True
 
 
@@ -84,9 +55,9 @@ class HumanFormatter(logging.Formatter):
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         name = "" if record.name == "root" else f"{record.name}: "
         # Whatever came from a client must not look like a line of our own.
-        message = record.getMessage().replace("\r", "\\r").replace("\n", "\n    ")
+        message = mask(_message(record)).replace("\r", "\\r").replace("\n", "\n    ")
         line = f"{stamp}.{int(record.msecs):03d} {record.levelname:<7} {name}{message}"
-        return mask(line + "".join("\n" + text for text in _details(self, record)))
+        return line + "".join("\n" + text for text in _details(self, record))
 
 
 class JsonFormatter(logging.Formatter):
@@ -100,13 +71,12 @@ class JsonFormatter(logging.Formatter):
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": mask(record.getMessage()),
+            "message": mask(_message(record)),
         }
-        for name, value in record.__dict__.items():
-            if name not in self._OWN and name not in line:
-                line[name] = mask(value) if isinstance(value, str) else value
+        given = {name: value for name, value in record.__dict__.items() if name not in self._OWN and name not in line}
+        line |= _Masked().of(given)
         if details := _details(self, record):
-            line["error"] = mask("\n".join(details))
+            line["error"] = "\n".join(details)
         # What a logger was given may be anything; a line that cannot be written would be lost.
         options = orjson.OPT_NON_STR_KEYS
         try:
@@ -114,6 +84,59 @@ class JsonFormatter(logging.Formatter):
         except (orjson.JSONEncodeError, RecursionError):
             plain = {name: _text(value) for name, value in line.items()}
             return orjson.dumps(plain, option=options).decode()
+
+
+class _Masked:
+    """What a logger was given besides its message, without secrets: plain values of bounded depth and number."""
+
+    def __init__(self) -> None:
+        self.left = MOST
+
+    def of(self, values: dict[Any, Any], depth: int = 0) -> dict[str, Any]:
+        return {str(name): self.value(value, str(name), depth) for name, value in values.items() if self.left > 0}
+
+    def value(self, value: object, name: str, depth: int) -> Any:
+        self.left -= 1
+        if value is None or isinstance(value, bool | int | float):
+            return MASK if value and is_secret_name(name) and not isinstance(value, bool) else value
+        if isinstance(value, str | bytes) and value and is_secret_name(name):
+            return MASK
+        if isinstance(value, str):
+            return mask(shorten(value))
+        if depth < DEEPEST and isinstance(value, dict):
+            return self.of(value, depth + 1)
+        if depth < DEEPEST and isinstance(value, list | tuple | set | frozenset):
+            return [self.value(item, name, depth + 1) for item in value if self.left > 0]
+        return "…" if isinstance(value, dict | list | tuple | set | frozenset) else _text(value)
+
+
+class _SafeHandler(logging.Handler):
+    """Tells of a line that could not be written without going round the mask."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not logging.raiseExceptions or sys.stderr is None:
+            return
+        reason = type(sys.exc_info()[1]).__name__
+        line = mask(_message(record)).replace("\r", "\\r").replace("\n", "\\n")
+        try:
+            sys.stderr.write(f"hub: a log line could not be written ({reason}): {record.levelname} {line}\n")
+        except (OSError, ValueError):
+            pass  # nowhere left to tell
+
+
+class _Stream(_SafeHandler, logging.StreamHandler):  # type: ignore[type-arg]  # generic only for type checkers
+    pass
+
+
+class _File(_SafeHandler, logging.handlers.WatchedFileHandler):
+    """Opens the file anew when it was moved away, as logrotate does."""
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return shorten(record.getMessage())
+    except Exception as error:  # noqa: BLE001 - arguments that do not fit, or whose repr fails
+        return f"{shorten(str(record.msg))} (its arguments cannot be shown: {type(error).__name__})"
 
 
 def _details(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
@@ -124,11 +147,11 @@ def _details(formatter: logging.Formatter, record: logging.LogRecord) -> list[st
         details.append(record.exc_text)
     if record.stack_info:
         details.append(formatter.formatStack(record.stack_info))
-    return details
+    return [mask(shorten_lines(text)) for text in details]
 
 
 def _text(value: object) -> str:
-    return mask(str(value)).encode("utf-8", "backslashreplace").decode()
+    return mask(shorten(str(value))).encode("utf-8", "backslashreplace").decode()
 
 
 def setup(settings: LogSettings) -> None:
@@ -136,9 +159,9 @@ def setup(settings: LogSettings) -> None:
     handler: logging.Handler
     if settings.file:
         Path(settings.file).parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(settings.file, encoding="utf-8", errors="backslashreplace")
+        handler = _File(settings.file, encoding="utf-8", errors="backslashreplace")
     else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _Stream(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else HumanFormatter())
     root = logging.getLogger()
     for present in root.handlers[:]:

@@ -78,6 +78,8 @@ class Metrics:
         self.history_seconds = Histogram()
         self.store: dict[str, Histogram] = {}
         self.store_rows: Counter[str] = Counter()
+        self.store_failures: Counter[str] = Counter()
+        """Calls of the store that failed, by operation."""
 
     def observe_store(self, kind: str, seconds: float, rows: int) -> None:
         """The store's observer: one operation, how long it took and how many rows it touched."""
@@ -86,6 +88,10 @@ class Metrics:
             histogram = self.store[kind] = Histogram()
         histogram.observe(seconds)
         self.store_rows[kind] += rows
+
+    def store_failed(self, kind: str) -> None:
+        """The store's observer of failures."""
+        self.store_failures[kind] += 1
 
 
 Values = Callable[[], Iterable[tuple[str, str, float]]]
@@ -129,6 +135,7 @@ class NodeCollector(Collector):
         yield _labelled("api_calls", "Calls of the server API.", ("method",), metrics.api_calls)
         yield _labelled("api_errors", "Errors of the server API.", ("method", "code"), metrics.api_errors)
         yield _labelled("store_rows", "Rows that store operations touched.", ("operation",), metrics.store_rows)
+        yield _labelled("store_failures", "Store operations that failed.", ("operation",), metrics.store_failures)
         for name, text, histogram in (
             ("connect_seconds", "Time from the connect command to its reply.", metrics.connect_seconds),
             ("publish_seconds", "Time from a publish to its acknowledgement.", metrics.publish_seconds),

@@ -30,6 +30,7 @@ from hub.subscription import Subscription
 from hub.version import VERSION
 from hub.wheel import Wheel
 from storage.contract import Appended, ClientInfo, Publication, PublicationStore, Retention
+from storage.errors import StoreError
 
 logger = logging.getLogger("hub.node")
 
@@ -162,7 +163,10 @@ class Node:
 
     def not_ready(self) -> list[str]:
         """Why this node should not be sent new connections; empty when it should."""
-        return ["draining"] if self.draining else []
+        reasons = ["draining"] if self.draining else []
+        if self.store.trouble:
+            reasons.append(f"the store {self.store.trouble}")
+        return reasons
 
     def gauges(self) -> Iterator[tuple[str, str, float]]:
         """(name, help, value) of what is counted only when somebody asks."""
@@ -337,7 +341,7 @@ async def _logged(coroutine: Coroutine[Any, Any, None]) -> None:
     """See that a failure in the background is seen."""
     try:
         await coroutine
-    except (ChannelError, BrokerError) as error:
+    except (ChannelError, BrokerError, StoreError) as error:
         logger.warning("%s: %s", type(error).__name__, error)
     except Exception:
         logger.exception("background work failed")

@@ -137,7 +137,7 @@ class HubServer(uvicorn.Server):
         self._hub = hub
         self._announce = announce
         self.leave_by = 0.0
-        """When a drain has to be over, in the loop's time."""
+        """When a drain has to be over but for closing the store, in the loop's time."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, with a bound on the TLS handshake."""
@@ -177,7 +177,7 @@ class HubServer(uvicorn.Server):
             server.close()
         settings = self._hub.settings.drain
         loop = asyncio.get_running_loop()
-        self.leave_by = loop.time() + settings.timeout.total_seconds()
+        self.leave_by = loop.time() + (settings.timeout - self._hub.close_timeout).total_seconds()
         try:
             async with asyncio.timeout_at(self.leave_by):
                 await drain(self._hub, settings.window.total_seconds())

@@ -14,7 +14,7 @@ from auth.settings import TokenSettings
 from auth.tokens import TokenVerifier
 from hub.settings import Settings
 from hub.settings_load import Loaded, SettingsError
-from hub.settings_values import format_duration, show
+from hub.settings_values import format_duration, show, show_scheme
 
 NODES_RELEASE = "which arrives with the release that runs several nodes"
 _ORIGIN = re.compile(r"(\*|[a-z][a-z0-9+.-]*://[^/\s]+)", re.IGNORECASE)
@@ -92,13 +92,7 @@ def _problems(loaded: Loaded) -> Iterator[str]:
                 f"client.allowed_origins has {show(origin, secret=False)}, but an origin is scheme and host,"
                 ' such as "https://example.com" or "https://*.example.com"'
             )
-    personal = client.subscribe_to_user_personal_channel
-    names = {namespace.name for namespace in settings.channel.namespaces}
-    if personal.enabled and personal.personal_channel_namespace not in names | {""}:
-        yield (
-            "client.subscribe_to_user_personal_channel.personal_channel_namespace is"
-            f" {show(personal.personal_channel_namespace, secret=False)}, which is not in channel.namespaces"
-        )
+    yield from _personal(settings)
     yield from _api(settings)
     tls = settings.http_server.tls
     if tls.enabled and not (tls.cert_pem and tls.key_pem):
@@ -110,6 +104,27 @@ def _problems(loaded: Loaded) -> Iterator[str]:
         )
     if settings.app and not _APP.fullmatch(settings.app):
         yield f'app is {show(settings.app, secret=False)}, but must be module:object, such as "myapp.handlers:app"'
+
+
+def _personal(settings: Settings) -> Iterator[str]:
+    personal = settings.client.subscribe_to_user_personal_channel
+    if not personal.enabled:
+        return
+    namespaces = {namespace.name: namespace for namespace in settings.channel.namespaces}
+    name = personal.personal_channel_namespace
+    options = namespaces.get(name) if name else settings.channel.without_namespace
+    if options is None:
+        yield (
+            "client.subscribe_to_user_personal_channel.personal_channel_namespace is"
+            f" {show(name, secret=False)}, which is not in channel.namespaces"
+        )
+    elif options.allow_subscribe_for_client and not options.allow_user_limited_channels:
+        where = f'the namespace "{name}"' if name else "channel.without_namespace"
+        yield (
+            "client.subscribe_to_user_personal_channel.enabled is true, but everyone could subscribe to the personal"
+            f" channels of others, since {where} has allow_subscribe_for_client;"
+            " set allow_user_limited_channels = true there too, or take allow_subscribe_for_client away"
+        )
 
 
 def _api(settings: Settings) -> Iterator[str]:
@@ -130,6 +145,10 @@ def _tokens(settings: Settings) -> Iterator[str]:
         sections.append(("client.subscription_token", settings.client.subscription_token))
     for path, section in sections:
         found: dict[str, None] = {}
+        for name in ("hmac_secret_key", "hmac_previous_secret_key"):
+            text = getattr(section, name).reveal()
+            if text != text.strip():
+                yield f"{path}.{name} is ******, but must not begin or end with white space or a line break"
         for make in (KeySet, Scope, _jwks, TokenVerifier):
             try:
                 make(section, prefix=path)
@@ -156,7 +175,7 @@ def _not_offered_yet(loaded: Loaded) -> Iterator[str]:
         yield f"workers is {settings.workers}, but several need Redis, {NODES_RELEASE}; until then it is 1"
     url = settings.storage.url
     if url and not url.startswith("sqlite:///"):
-        shown = show(url, secret=False)
+        shown = show_scheme(url)
         if loaded.sources.get("storage.url") == "environment variable DATABASE_URL":
             yield (
                 f"The environment variable DATABASE_URL is {shown}, but the only store so far is SQLite;"
@@ -168,6 +187,11 @@ def _not_offered_yet(loaded: Loaded) -> Iterator[str]:
             yield f"storage.url is {shown}, but must begin with sqlite:///"
     elif url == "sqlite:///":
         yield 'storage.url is "sqlite:///", but must name a file, such as "sqlite:///hub.sqlite3"'
+    elif url.removeprefix("sqlite:///") == ":memory:" or "?" in url:
+        yield (
+            f"storage.url is {show(url, secret=False)}, but must name a file and nothing else:"
+            " there is no database in memory, and no option behind a question mark"
+        )
     if settings.tasks.broker != "embedded":
         source = loaded.sources.get("tasks.broker", "")
         if source.endswith("AMQP_URL"):
@@ -178,7 +202,7 @@ def _not_offered_yet(loaded: Loaded) -> Iterator[str]:
             )
         else:
             yield (
-                f"tasks.broker is {show(settings.tasks.broker, secret=False)},"
+                f"tasks.broker is {show_scheme(settings.tasks.broker)},"
                 ' but RabbitMQ arrives in a later release; until then it is "embedded"'
             )
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from hub import settings_names as names
 from hub.settings import Settings
-from hub.settings_values import Wrong, collect, convert, element_type, is_secret, show, unwrap
+from hub.settings_values import Wrong, collect, convert, element_type, is_secret, show, show_scheme, unwrap
 
 PREFIX = "HUB_"
 WELL_KNOWN = {
@@ -229,10 +229,16 @@ def _overlay_environment(tree: Tree, environ: Mapping[str, str], problems: list[
         if name in names.OTHER_VARIABLES:
             continue
         if name not in known:
+            if names.injected(name, environ):
+                continue
             problems.append(names.unknown_variable(name, list(known)))
             continue
         path, hint = known[name]
         source = f"environment variable {name}"
+        if not environ[name] and is_secret(hint):
+            # An empty value stands for a secret that did not arrive: to go on with a made one would hide that.
+            problems.append(f"{path} ({source}) is there but empty; give it a value or unset it.")
+            continue
         given: Tree | Given | None = _from_text(hint, environ[name], source)
         if given is None:
             problems.append(f"{path} ({source}) must be JSON: a list or object of the settings below it.")
@@ -249,7 +255,9 @@ def _from_text(hint: Any, text: str, source: str) -> Tree | Given | None:
         return Given(text.split(), source)
     try:
         value = json.loads(text, object_pairs_hook=_no_repeats)
-        return _wrap(value, source) if isinstance(value, dict) else Given(value, source)
+        # An empty object has nothing in it that could tell where it came from.
+        branch = isinstance(value, dict) and (value or kind != "list")
+        return _wrap(value, source) if branch else Given(value, source)
     except (ValueError, RecursionError):
         return None
 
@@ -333,6 +341,8 @@ class _Builder:
         value = _unwrap(node)
         if isinstance(value, str) and dataclasses.is_dataclass(element_type(hint)[1]):
             shown = "text"  # perhaps the whole object in quotes, with secrets in it
+        elif isinstance(value, str) and names.holds_credentials(path):
+            shown = show_scheme(value)
         else:
             shown = show(value, secret=is_secret(hint) or names.sounds_secret(path))
         self.problems.append(f"{path} ({_source(node)}) is {shown}, but {right}.")

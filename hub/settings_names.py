@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 OTHER_VARIABLES = {"HUB_CONFIG"}
 """Variables with our prefix that are not settings: the path of the settings file."""
+
+_INJECTED = re.compile(
+    r"HUB_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO|START|END))?)"
+)
+_INJECTED_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S*")
+_LINKED = re.compile(r"HUB_(\w+_)?(NAME|ENV_\w+)")
 
 YET = "Hub does not have yet"
 NEVER = "Hub does not have"
@@ -47,7 +53,28 @@ CENTRIFUGO: tuple[tuple[str, str, str], ...] = (
 
 _CENTRIFUGO = tuple((re.compile(rf"(?:{pattern})(?=\.|$)"), state, instead) for pattern, state, instead in CENTRIFUGO)
 _INDEX = re.compile(r"\[\d+\]")
+_ADDRESS = re.compile(r"^storage\.url$|^tasks\.broker$|^engine\.redis\.address\b|jwks_public_endpoint$")
 _SECRET = re.compile(r"secret|password|(^|[._])keys?([._\[]|$)|api_key|token$", re.IGNORECASE)
+
+
+def injected(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether a variable with our prefix was put there by the platform.
+
+    Kubernetes does so in every pod of a namespace for a Service called ``hub`` or ``hub-…``, and ``docker --link`` for a
+    container linked under such a name: ``HUB_PORT=tcp://10.0.0.1:80``, ``HUB_SERVICE_HOST``, ``HUB_PORT_80_TCP`` …
+    """
+    if _INJECTED.fullmatch(name):
+        return True
+    if name.endswith("_PORT"):
+        return _INJECTED_ADDRESS.fullmatch(environ[name]) is not None
+    if linked := _LINKED.fullmatch(name):
+        return _INJECTED_ADDRESS.fullmatch(environ.get(f"HUB_{linked[1] or ''}PORT", "")) is not None
+    return False
+
+
+def holds_credentials(path: str) -> bool:
+    """Whether the value is an address that may hold a password, so that only its scheme may be shown."""
+    return _ADDRESS.search(path) is not None
 
 
 def sounds_secret(path: str) -> bool:
@@ -90,7 +117,10 @@ def unknown_variable(name: str, known: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """The known name that looks most like this one; empty if none does."""
+    """The known name that looks most like this one, or the only one that ends with it; empty if none does."""
+    longer = [candidate for candidate in known if re.search(rf"[._]{re.escape(name)}$", candidate)]
+    if len(longer) == 1:
+        return longer[0]
     near = difflib.get_close_matches(name, known, 1, 0.6)
     return near[0] if near else ""
 

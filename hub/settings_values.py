@@ -21,7 +21,9 @@ from auth.secret import Secret
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_RUN = re.compile(r"\S+")
+_PASSWORD = re.compile(r"(?i)(password\s*=\s*)\S+")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,20}(?=:/)")
 TRUE = {"1", "t", "true", "yes", "on"}
 FALSE = {"0", "f", "false", "no", "off"}
 LONGEST = timedelta(days=36500)
@@ -119,10 +121,26 @@ def show(value: object, *, secret: bool) -> str:
         return "an object"
     if isinstance(value, list | tuple):
         return "a list"
-    text = _CREDENTIALS.sub("******@", str(value))
+    text = _PASSWORD.sub(r"\1******", _RUN.sub(_without_credentials, str(value)))
     if len(text) > SHOWN:
         text = text[: SHOWN - 1] + "…"
     return '"' + text.encode("unicode_escape").decode("ascii") + '"' if isinstance(value, str) else text
+
+
+def _without_credentials(found: re.Match[str]) -> str:
+    # Up to the last @: a password may hold any character that its owner forgot to encode.
+    before, at, rest = found[0].rpartition("@")
+    scheme, colon, _ = before.partition(":")
+    text = f"{scheme}://******@{rest}" if at and colon else found[0]
+    if "://" in text and "?" in text:
+        text = text.partition("?")[0] + "?******"
+    return text
+
+
+def show_scheme(address: str) -> str:
+    """An address that may hold a password, as it stands in a message: ``"postgres://…"``; stars without a scheme."""
+    found = _SCHEME.match(address)
+    return f'"{found[0]}://…"' if found else show(address, secret=True)
 
 
 def convert(hint: Any, value: object, *, text: bool) -> Any:
@@ -137,6 +155,8 @@ def convert(hint: Any, value: object, *, text: bool) -> Any:
         raise Wrong("must not be null")
     if typing.get_origin(hint) is typing.Literal:
         choices = typing.get_args(hint)
+        if isinstance(value, str) and value not in choices and value.lower() in choices:
+            value = value.lower()  # Centrifugo takes log levels in any case
         if value not in choices or isinstance(value, bool) is not isinstance(choices[0], bool):
             raise Wrong("must be " + _one_of(choices))
         return value

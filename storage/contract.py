@@ -126,6 +126,14 @@ class PublicationStore(Protocol):
     on_commit: CommitListener
     """Set by the owner before ``open``."""
 
+    @property
+    def trouble(self) -> str:
+        """Why writes fail now; empty when the last one did not. It goes on from "the store": ``cannot be …``.
+
+        It is what failed for the store's own sake, not for what was to be written. The store tries again by itself, so
+        that this is empty soon after the cause has gone.
+        """
+
     async def open(self) -> None:
         """Open or create the store and bring its schema up to date; raises ``StoreError`` with a sentence for a person."""
 

@@ -101,8 +101,8 @@ class Displaced(OSError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"{name} was moved, deleted or replaced while the hub runs: put it back, or restart the hub to go on with"
-            f" what is there now"
+            f"{os.path.basename(name)} was moved, deleted or replaced while the hub runs: put it back, or restart the"
+            f" hub to go on with what is there now"
         )
 
 
@@ -223,6 +223,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> list[migrate.Migration
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; an old one keeps what it has
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise StoreUnusable(f"{path} lies on a file system that cannot do SQLite's WAL: move it to a local disk")

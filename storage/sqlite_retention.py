@@ -106,6 +106,21 @@ def delete_expired_keys(connection: sqlite3.Connection, now: int) -> int:
     return connection.execute(DELETE_KEYS, (now, STEP_ROWS)).rowcount
 
 
+def give_back(connection: sqlite3.Connection) -> int:
+    """Shrink the file by some of its free pages and say how many; fewer than ``STEP_ROWS`` = all that is surplus.
+
+    A quarter of the file may stay free: where as much comes as goes, it would be taken again at once.
+    """
+    free, pages = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count"))
+    surplus = min(free - pages // 4, STEP_ROWS)
+    if surplus <= 0:
+        return 0
+    for _ in range(surplus):
+        connection.execute("PRAGMA incremental_vacuum(1)")  # one at a time: sqlite3 takes one step of it only
+    left: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
+    return int(free) - left
+
+
 def redact(connection: sqlite3.Connection, channel: str, offset: int, data: bytes | None) -> bool:
     """Replace the payload at ``offset``, or with ``None`` leave an empty tombstone; false if nothing is there."""
     row = connection.execute(SELECT_STREAM, (channel,)).fetchone()

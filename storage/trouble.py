@@ -36,7 +36,7 @@ class Trouble:
         self._untold += count
         now = self._clock()
         if now >= self._quiet_until:
-            self._log.error("%s %s (%d %s failed)", self._name, reason, self._untold, self._what)
+            self._log.error("%s %s (%s that failed: %d)", self._name, reason, self._what, self._untold)
             self._untold = 0
             self._quiet_until = now + QUIET
             self._told = True

@@ -150,7 +150,7 @@ class Api:
         except (ChannelError, ReplyError) as error:
             out_of_reach = isinstance(error, Unavailable)
             if out_of_reach:
-                logger.warning("the API method %s failed: %s", name, error)
+                logger.debug("the API method %s failed: %s", name, error)  # counted, and the store says it itself
             reply = error_result(error)
         except (BadBody, asyncio.CancelledError):
             raise

@@ -142,7 +142,10 @@ async def fuzz_bodies(hub: HubProcess, report: Report, count: int, seed: str) ->
         if chance.random() < 0.06:
             legacy = {"method": method, "params": valid}
             body, path = _body(legacy, chance), "/api"
-        if wire is None or wire.reader.at_eof():
+        if wire is not None and wire.reader.at_eof():
+            wire.drop()
+            wire = None
+        if wire is None:
             wire = await Wire.tcp(hub.port)
         wire.send(request(hub.port, path, body, hub.api_key))
         try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from typing import Any
 
@@ -54,16 +55,54 @@ def test_a_body_without_end_is_not_read_to_it(server: Any):
         fetch(server, max_size=1_000_000)
 
 
-def test_a_body_that_drips(server: Any):
-    def drip(handler: Any) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        while not server.release.wait(0.05):
-            handler.wfile.write(b"x")
+def drip(server: Any, beginning: bytes, part: bytes) -> Any:
+    """An answer that goes on for ever, a part at a time, each well within the timeout."""
 
-    server.answers["/keys"] = drip
-    with pytest.raises(FetchError, match="slowly"):
+    def answer(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + beginning)
+        while not server.release.wait(0.05):
+            handler.wfile.write(part)
+
+    return answer
+
+
+DRIPS = {
+    "header": (b"", b"x"),
+    "headers": (b"", b"x: y\r\n"),
+    "body": (b"\r\n", b"x"),
+    "body of known size": (b"Content-Length: 900\r\n\r\n", b"x"),
+    "size of a chunk": (b"Transfer-Encoding: chunked\r\n\r\n1;", b"x"),
+    "after the chunks": (b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"x: y\r\n"),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("where", DRIPS)
+def test_r8_an_answer_that_drips_ends_with_the_timeout(server: Any, where: str):
+    server.answers["/keys"] = drip(server, *DRIPS[where])
+    with pytest.raises(FetchError, match=r"within 0\.3 s"):
         fetch(server, timeout=0.3)
+
+
+@pytest.mark.timeout(30)
+def test_r8_an_answer_that_is_always_about_to_begin(server: Any):
+    def answer(handler: Any) -> None:
+        while not server.release.wait(0.05):
+            handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    server.answers["/keys"] = answer
+    with pytest.raises(FetchError, match="within"):
+        fetch(server, timeout=0.3)
+
+
+@pytest.mark.timeout(30)
+def test_r8_over_tls_too(tls_server: Any, certificate: str, answer_with: Any):
+    context = ssl.create_default_context(cadata=certificate)
+    tls_server.answers["/keys"] = answer_with(b"ok")
+    assert get(tls_server.url(), timeout=10, max_size=10, context=context) == b"ok"
+    tls_server.answers["/keys"] = drip(tls_server, b"", b"x")
+    with pytest.raises(FetchError, match="within"):
+        get(tls_server.url(), timeout=0.5, max_size=10, context=context)
 
 
 def test_a_server_that_says_nothing(server: Any):

@@ -260,6 +260,27 @@ async def test_fetches_that_hang_are_not_piled_up(
     assert len(started) == MAX_THREADS
 
 
+@pytest.mark.timeout(60)
+async def test_r8_an_endpoint_that_dripped_is_asked_again_when_it_is_well(server: Any, make: Make, clock: Clock):
+    """Fetches end with their timeout, so that none is left behind that later ones would have to wait for."""
+
+    def drip(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not server.release.wait(0.02):
+            handler.wfile.write(b"x")
+
+    server.answers["/keys"] = drip
+    verifier = make(jwks={"timeout": timedelta(seconds=0.2)})
+    for _ in range(MAX_THREADS + 2):
+        clock.now += 100
+        with pytest.raises(KeysUnavailable):
+            await verifier.connection(token("a"))
+    assert len(server.requests) == MAX_THREADS + 2
+    server.serve(jwk("ES256", "a"))
+    clock.now += 100
+    assert (await verifier.connection(token("a"))).user
+
+
 async def impatient(work: Any, *, timeout: float, done: Any) -> Any:
     from auth.fetch import in_daemon_thread
 

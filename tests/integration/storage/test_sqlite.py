@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -21,12 +22,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from storage import sqlite_append, sqlite_reader, sqlite_retention
+from storage import sqlite_append, sqlite_reader, sqlite_retention, sqlite_writer
 from storage.contract import Appended, AppendRequest, Committed, Position, Publication, ReadQuery, Retention
 from storage.errors import StoreError, StoreUnavailable, StoreUnusable
 from storage.sqlite import SQLiteStore
 
 ALL = ReadQuery(limit=-1)
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+PATIENCE = 30.0
+"""Seconds after which a test has failed."""
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ class TestFile:
         assert sorted(entry.name for entry in path.parent.iterdir()) == ["hub.db", "hub.db.lock"]
 
     async def test_it_is_synced_before_the_answer(self, store: SQLiteStore) -> None:
-        mode = await store._put(lambda connection: connection.execute("PRAGMA synchronous").fetchone()[0])
+        mode = await store._put(lambda connection: connection.execute("PRAGMA synchronous").fetchone()[0], "test")
         assert mode == 2  # FULL
 
     async def test_redacted_and_removed_bytes_leave_the_file(self, path: Path) -> None:
@@ -120,7 +124,7 @@ class TestFile:
         for _ in range(4):
             await asyncio.gather(*(put(store, data=b"x" * 1000, namespace="n") for _ in range(1500)))
             await store.prune({"n": Retention(size=10)})
-            pages = await store._put(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+            pages = await store._put(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0], "test")
             sizes.append(pages)
         await store.close()
         assert sizes[-1] <= sizes[0] * 1.2
@@ -284,6 +288,44 @@ class TestUnusable:
         await store.open()  # the lock died with its holder
         await store.close()
 
+    async def test_in_use_under_another_name(self, path: Path, store: SQLiteStore) -> None:
+        """Through a symbolic link a second hub got another lock, and each one's subscribers missed the other's."""
+        link = path.with_name("link.db")
+        link.symlink_to(path)
+        assert path.samefile(link)
+        with pytest.raises(StoreUnusable, match=r"hub\.db is in use by another hub"):
+            await SQLiteStore(link).open()
+        assert not link.with_name("link.db.lock").exists()
+        await store.close()
+        again = SQLiteStore(link)
+        await again.open()
+        assert (again.path, (await put(again)).position.offset) == (path, 1)
+        await again.close()
+
+    async def test_the_lock_is_not_taken_through_a_link(self, path: Path) -> None:
+        """What a planted link led to was emptied."""
+        precious = path.with_name("precious")
+        precious.write_text("not to be touched")
+        lock = Path(f"{path}.lock")
+        lock.symlink_to(precious)
+        assert "hub.db.lock is a symbolic link" in await refusal(path)
+        assert precious.read_text() == "not to be touched"
+        lock.unlink()
+        os.mkfifo(lock)
+        assert "hub.db.lock is not a file" in await refusal(path)
+
+    async def test_a_lock_that_cannot_be_written_is_given_up(self, path: Path) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            with pytest.raises(StoreUnusable, match="cannot be opened for writing"):
+                await SQLiteStore(path).open()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        store = SQLiteStore(path)
+        await store.open()
+        await store.close()
+
     async def test_locked_by_a_tool(self, path: Path) -> None:
         await made(path)
         with other_program(path) as connection:
@@ -347,6 +389,33 @@ class TestGroupCommit:
         clock.released.set()
         await store.close()
         assert [one.publication.offset for one in told] == [1]  # committed late, and repeats of it once only
+
+    async def test_what_waited_too_long_is_not_committed_later(self, path: Path) -> None:
+        """They were told to try again, and then they were committed all the same: twice in the end."""
+        clock = HeldClock()
+        failures: Counter[str] = Counter()
+        store = SQLiteStore(
+            path,
+            clock=clock,
+            commit_timeout=timedelta(milliseconds=50),
+            failed=lambda kind: failures.update([kind]),
+        )
+        await store.open()
+        first = asyncio.create_task(put(store))
+        await asyncio.to_thread(clock.reached.wait)
+        works = [*(put(store, data=b"late") for _ in range(5)), store.redact("news", 1, None)]
+        results = await asyncio.gather(first, *works, return_exceptions=True)
+        assert [type(result) for result in results] == [StoreUnavailable] * 7
+        assert "did not commit within 0.05 s" in store.trouble
+        assert failures == {"commit": 6, "redact": 1}
+        clock.released.set()
+        await store.close()
+
+        store = SQLiteStore(path)
+        await store.open()
+        page = await store.read("news", ALL)
+        assert [one.data for one in page.publications] == [b"{}"]  # that one was under way
+        await store.close()
 
     async def test_one_that_cannot_be_stored_does_not_harm_the_others(self, path: Path) -> None:
         clock = HeldClock()
@@ -414,10 +483,82 @@ class TestTrouble:
             with pytest.raises(StoreUnavailable):
                 await put(store)
             await store.close()
-        assert "database is locked" in caplog.text
+        assert "cannot be written now: database is locked" in caplog.text
         store = SQLiteStore(path)
         await store.open()
         assert (await put(store)).position.offset == 101
+        await store.close()
+
+    @pytest.mark.parametrize("name", ["hub.db", "hub.db-wal"])
+    async def test_nothing_is_acknowledged_into_files_that_are_gone(
+        self, path: Path, store: SQLiteStore, name: str
+    ) -> None:
+        """Publishes went on being acknowledged, and the next start had none of them."""
+        told: list[Committed] = []
+        store.on_commit = told.extend
+        await put(store)
+        place, aside = path.with_name(name), path.with_name("aside")
+        place.rename(aside)
+        with pytest.raises(StoreUnavailable, match=f"{name} was moved, deleted or replaced.*: put it back, or restart"):
+            await put(store)
+        assert store.trouble.startswith(f"cannot be written now: {name} was moved")
+        place.write_bytes(b"")
+        with pytest.raises(StoreUnavailable, match="replaced"):
+            await store.redact("news", 1, None)
+        aside.rename(place)
+        assert (await put(store)).position.offset == 2
+        assert store.trouble == ""
+        assert [one.publication.offset for one in told] == [1, 2]
+
+    async def test_a_database_deleted_during_a_commit(self, path: Path) -> None:
+        clock = HeldClock()
+        told: list[Committed] = []
+        store = SQLiteStore(path, clock=clock)
+        store.on_commit = told.extend
+        await store.open()
+        first = asyncio.create_task(put(store))
+        await asyncio.to_thread(clock.reached.wait)
+        path.unlink()
+        clock.released.set()
+        with pytest.raises(StoreUnavailable, match="deleted"):
+            await first
+        assert told == []
+        await store.close()
+
+    async def test_it_heals_with_nobody_writing(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        failures: Counter[str] = Counter()
+        tried = asyncio.Event()
+
+        def failed(kind: str) -> None:
+            failures[kind] += 1
+            if failures["probe"] >= 2:
+                tried.set()
+
+        store = SQLiteStore(path, failed=failed, probe_interval=timedelta(milliseconds=5))
+        await store.open()
+        await put(store)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, before[1]))  # the disk is full
+        try:
+            for _ in range(20):
+                with pytest.raises(StoreUnavailable):
+                    await put(store)
+            async with asyncio.timeout(PATIENCE):
+                await tried.wait()
+            assert store.trouble.startswith("cannot be written now: ")
+            assert failures["commit"] == 20
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        async with asyncio.timeout(PATIENCE):
+            while store.trouble:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        messages = [record.getMessage() for record in caplog.records]
+        assert len(messages) == 2
+        assert "(writes that failed: 1)" in messages[0]
+        assert "writes work again" in messages[1]
+        assert (await put(store)).position.offset == 2
+        with other_program(path) as connection:
+            assert connection.execute("SELECT name FROM hub_store").fetchall() == [("epoch_secret",)]
         await store.close()
 
     async def test_a_table_that_is_gone(self, path: Path, store: SQLiteStore) -> None:
@@ -464,6 +605,81 @@ class TestTrouble:
         with pytest.raises(StoreUnavailable):
             await slow
         await store.close()
+
+
+class TestClosing:
+    async def test_a_locked_file_does_not_hold_it_up(self, path: Path) -> None:
+        """Each transaction that waited took five seconds more."""
+        store = SQLiteStore(path, close_timeout=timedelta(milliseconds=100))
+        await store.open()
+        await put(store)
+        with other_program(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            tasks = [asyncio.create_task(store.redact("news", 1, None)) for _ in range(20)]
+            await asyncio.sleep(0)
+            async with asyncio.timeout(PATIENCE):
+                await store.close()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [StoreUnavailable] * 20
+        assert "was closed before this could be written" in str(results[-1])
+        store = SQLiteStore(path)
+        await store.open()
+        assert [one.data for one in (await store.read("news", ALL)).publications] == [b"{}"]
+        await store.close()
+
+    async def test_what_takes_too_long_is_interrupted(self, path: Path) -> None:
+        store = SQLiteStore(path, close_timeout=timedelta(milliseconds=100))
+        await store.open()
+        work = asyncio.ensure_future(store._put(lambda connection: connection.execute(ENDLESS).fetchone(), "test"))
+        read = asyncio.create_task(store._read(lambda connection: connection.execute(ENDLESS).fetchone(), len))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            await store.close()
+            results = await asyncio.gather(work, read, return_exceptions=True)
+        assert [type(result) for result in results] == [StoreUnavailable] * 2
+        assert {"interrupted" in str(result) or "was closed before" in str(result) for result in results} == {True}
+        store = SQLiteStore(path)
+        await store.open()
+        await store.close()
+
+    async def test_a_disk_that_does_not_answer(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(sqlite_writer, "GRACE", 0.05)
+        clock = HeldClock()
+        store = SQLiteStore(path, clock=clock, close_timeout=timedelta(milliseconds=10))
+        await store.open()
+        writer = store._writer
+        assert writer is not None
+        task = asyncio.create_task(put(store))
+        await asyncio.to_thread(clock.reached.wait)
+        await store.close()
+        with pytest.raises(StoreUnavailable, match="could not be closed in time"):
+            await task
+        assert "the disk does not answer" in caplog.text
+        with pytest.raises(StoreUnusable, match="in use"):
+            await SQLiteStore(path).open()  # the write may still come
+        clock.released.set()
+        await asyncio.to_thread(writer._thread.join)
+
+
+async def test_the_file_shrinks_when_much_was_pruned(path: Path) -> None:
+    """Without incremental vacuum it kept its largest size for ever; it can only be switched on when a file is made."""
+    store = SQLiteStore(path)
+    await store.open()
+    await asyncio.gather(*(put(store, data=b"x" * 1000, namespace="logs") for _ in range(5000)))
+    await store.close()
+    largest = path.stat().st_size
+    store = SQLiteStore(path)
+    await store.open()
+    assert await store.prune({"logs": Retention(size=10)}) == 4990
+    await put(store, namespace="logs")
+    await store.close()
+    assert path.stat().st_size < largest / 2
+    store = SQLiteStore(path)
+    await store.open()
+    assert (await store.read("news", ReadQuery())).position.offset == 5001
+    await store.close()
 
 
 class TestObserve:

@@ -242,6 +242,18 @@ def test_check_tells_what_does_not_work(tmp_path: Path, capsys: pytest.CaptureFi
     assert failed == {"store", "key set of client.token", "certificate", "port"}
 
 
+def test_r16_check_tries_the_app_and_the_log_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values: dict[str, Any] = {"http_server": {"port": 0}, "app": "os:nosuch", "log": {"file": "/dev/null/x"}}
+    assert main(["check", "--config", config(tmp_path, values)]) == 1
+    out = capsys.readouterr().out
+    assert "failed  app: app: 'nosuch' in 'os' is not a hub.app.App" in out
+    assert "failed  log file: /dev/null/x cannot be written" in out
+    values |= {"app": "", "log": {"file": str(tmp_path / "logs" / "hub.log")}}
+    assert main(["check", "--config", config(tmp_path, values)]) == 0
+    assert "ok      log file" in capsys.readouterr().out
+    assert not (tmp_path / "logs" / "hub.log").exists()
+
+
 def test_check_of_wrong_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--config", config(tmp_path, {"client": {"pingg": 1}, "workers": "x"})]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 2

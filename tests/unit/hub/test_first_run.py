@@ -78,6 +78,31 @@ def test_an_open_file_is_closed_with_a_warning(tmp_path: Path) -> None:
     assert "644" in warnings[0]
 
 
+@pytest.mark.timeout(30)
+def test_r13_secrets_that_are_no_file_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "secrets.json")
+    with pytest.raises(FirstRunError, match="not a regular file"):
+        ensure_secrets(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_r13_secrets_of_another_user_are_refused(tmp_path: Path) -> None:
+    ensure_secrets(tmp_path)
+    os.chown(tmp_path / "secrets.json", 65534, 65534)
+    with pytest.raises(FirstRunError, match="belong to another user"):
+        ensure_secrets(tmp_path)
+
+
+def test_r13_a_folder_that_others_may_write_to_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (warning,) = ensure_secrets(folder)[2]
+    assert "(mode 777)" in warning
+    folder.chmod(0o1777)
+    assert ensure_secrets(folder)[2] == []
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '{"token_hmac_secret_key": "x", "api_key": "y"}', "[" * 100_000]
 )

@@ -107,6 +107,86 @@ def test_the_filter_masks_for_handlers_of_others() -> None:
     assert stream.getvalue() == '1.2.3.4 - "WebSocket /x?token=******" [accepted]\n'
 
 
+def test_the_filter_masks_tracebacks_and_survives_odd_arguments() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(MaskSecrets())
+    handler.handle(record("%d token=S3CRET", "no number"))
+    try:
+        raise ValueError("token=S3CRET")
+    except ValueError:
+        made = logging.LogRecord("hub", logging.ERROR, __file__, 1, "failed", (), sys.exc_info())
+    handler.handle(made)
+    assert "ValueError: token=******" in stream.getvalue()
+    assert "S3CRET" not in stream.getvalue()
+
+
+def test_r10_what_extra_holds_is_masked_by_name_and_by_looks() -> None:
+    extra = {
+        "headers": {"x-api-key": "S3CRET", b"n": [JWT, {"password": b"S3CRET"}]},
+        "token": "S3CRET",
+        "api_keys": ["S3CRET", 5],
+        "odd": Exception("token=S3CRET"),
+        "plain": {"a": [1, 2.5, None, True, "x"]},
+    }
+    text = JsonFormatter().format(record("x", **extra))
+    line = json.loads(text)
+    assert "S3CRET" not in text
+    assert JWT not in text
+    assert line["headers"]["x-api-key"] == line["token"] == "******"
+    assert line["plain"] == {"a": [1, 2.5, None, True, "x"]}
+
+
+def test_what_extra_holds_is_bounded() -> None:
+    wide: list[object] = []
+    wide.extend([wide] * 50)
+    assert len(JsonFormatter().format(record("x", wide=wide, many=list(range(100_000))))) < 20_000
+
+
+@pytest.mark.parametrize("formatter", [HumanFormatter(), JsonFormatter()])
+@pytest.mark.timeout(60)
+def test_r9_a_huge_message_and_traceback_become_a_short_line(formatter: logging.Formatter) -> None:
+    huge = '"' + "secret" * 1_000_000
+    try:
+        raise ValueError(huge)
+    except ValueError:
+        made = logging.LogRecord("hub", logging.ERROR, __file__, 1, "got %s", (huge,), sys.exc_info())
+    line = formatter.format(made)
+    assert len(line) < 40_000
+    assert "ValueError" in line
+    assert "characters left out" in line
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("arguments", [("token=S3CRET",), ("no number",)])
+def test_r10_a_line_that_cannot_be_written_is_told_masked(
+    arguments: tuple[str, ...], logging_restored: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup(LogSettings())
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(Full())
+    logging.getLogger("hub").error("lost %s apikey S3CRET-VALUE" + "%d" * (arguments[0] == "no number"), *arguments)
+    error = capsys.readouterr().err
+    (line,) = error.splitlines()
+    assert "a log line could not be written (OSError): ERROR lost" in line
+    assert "S3CRET" not in line
+
+
+def test_r28_the_log_file_is_opened_anew_when_it_was_moved_away(tmp_path: Path, logging_restored: None) -> None:
+    file = tmp_path / "hub.log"
+    setup(LogSettings(file=str(file)))
+    logging.getLogger("hub").warning("one")
+    file.rename(tmp_path / "hub.log.1")
+    logging.getLogger("hub").warning("two")
+    assert file.read_text().endswith("two\n")
+    assert (tmp_path / "hub.log.1").read_text().endswith("one\n")
+
+
 @pytest.fixture
 def logging_restored() -> Iterator[None]:
     root = logging.getLogger()

@@ -41,6 +41,7 @@ def test_exposition() -> None:
     metrics.errors["subscribe", 103] += 4
     metrics.observe_store("commit", 0.002, 30)
     metrics.observe_store("commit", 0.002, 10)
+    metrics.store_failed("commit")
     found = samples(metrics)
     assert found["hub_connections"] == 3
     assert found["hub_connects_total"] == 2
@@ -49,6 +50,7 @@ def test_exposition() -> None:
     assert found["hub_command_errors_total{code=103,command=subscribe}"] == 4
     assert found["hub_store_rows_total{operation=commit}"] == 40
     assert found["hub_store_seconds_count{operation=commit}"] == 2
+    assert found["hub_store_failures_total{operation=commit}"] == 1
     assert found["hub_publish_seconds_count"] == 0
 
 

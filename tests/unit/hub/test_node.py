@@ -133,6 +133,25 @@ class TestPublishing:
         assert sum(node_hub.metrics.publish_seconds.counts) == 2
 
 
+async def test_it_is_not_ready_while_the_store_cannot_be_written(node_hub: InProcessHub) -> None:
+    """/ready said yes while each durable publication failed."""
+    node = node_hub.node
+    await node_hub.publish("durable:x", 1)
+    assert node.not_ready() == []
+    path = Path(node_hub.node.settings.data_dir / "hub.sqlite3")
+    aside = path.rename(path.with_name("aside"))  # noqa: ASYNC240
+    with pytest.raises(Unavailable):
+        await node_hub.publish("durable:x", 2)
+    [reason] = node.not_ready()
+    assert reason.startswith("the store cannot be written now: hub.sqlite3 was moved")
+    node.draining = True
+    assert node.not_ready() == ["draining", reason]
+    node.draining = False
+    aside.rename(path)
+    await node_hub.publish("durable:x", 3)
+    assert node.not_ready() == []
+
+
 class TestPeriodicWork:
     async def test_a_failure_is_seen_and_it_goes_on(
         self, node_hub: InProcessHub, caplog: pytest.LogCaptureFixture
@@ -144,11 +163,16 @@ class TestPeriodicWork:
             runs.append(1)
             if len(runs) == 3:
                 enough.set()
-            raise (Unavailable("out of reach") if len(runs) == 1 else RuntimeError("a bug"))
+            if len(runs) > 3:
+                return
+            raise (Unavailable("out of reach"), StoreUnavailable("disk is full"), RuntimeError("a bug"))[len(runs) - 1]
 
         node_hub.node.every(timedelta(0), work)
         await asyncio.wait_for(enough.wait(), 10)
-        assert "Unavailable: out of reach" in caplog.text
+        [failed, full, bug] = caplog.records
+        assert failed.getMessage() == "Unavailable: out of reach"
+        assert (full.getMessage(), full.exc_info) == ("StoreUnavailable: disk is full", None)
+        assert bug.exc_info is not None
         assert "a bug" in caplog.text
 
     async def test_presence_is_renewed(self, node_hub: InProcessHub, monkeypatch: pytest.MonkeyPatch) -> None:

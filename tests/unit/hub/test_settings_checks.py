@@ -146,3 +146,77 @@ def test_any_origin_with_tokens_is_no_danger() -> None:
         "http_server": {"address": "0.0.0.0"},
     }
     require_private_or_secure(from_mapping(values))
+
+
+def personal(namespace: str, **options: Any) -> dict[str, Any]:
+    section = {"enabled": True, "personal_channel_namespace": namespace}
+    spaces = {"namespaces": [{"name": namespace, **options}]} if namespace else {"without_namespace": options}
+    return {"client": {"subscribe_to_user_personal_channel": section}, "channel": spaces}
+
+
+@pytest.mark.parametrize("namespace", ["", "user"])
+def test_r20_personal_channels_that_everyone_could_subscribe_to_are_refused(namespace: str) -> None:
+    (problem,) = problems(personal(namespace, allow_subscribe_for_client=True))
+    assert "set allow_user_limited_channels = true" in problem
+    assert problem.startswith("client.subscribe_to_user_personal_channel.enabled (hub.toml) is true")
+    for options in ({}, {"allow_subscribe_for_client": True, "allow_user_limited_channels": True}):
+        require_sound(from_mapping(personal(namespace, **options)))
+
+
+@pytest.mark.parametrize("name", ["hmac_secret_key", "hmac_previous_secret_key"])
+def test_r23_a_secret_with_a_line_break_at_its_end_is_refused(name: str) -> None:
+    values = {"hmac_secret_key": KEY, name: KEY + "\n"}
+    (problem,) = problems({"client": {"token": values}})
+    assert problem.startswith(f"client.token.{name} (hub.toml) is ******, but must not begin or end with white space")
+
+
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite:///x.db?mode=ro"])
+def test_r30_a_database_that_is_no_file(url: str) -> None:
+    (problem,) = problems({"storage": {"url": url}})
+    assert "must name a file" in problem
+
+
+def test_r25_a_fetch_cannot_take_for_ever() -> None:
+    (problem,) = problems({"client": {"token": {"jwks": {"timeout": "61s"}, "jwks_public_endpoint": "http://h/k"}}})
+    assert "client.token.jwks.timeout (hub.toml) is not usable: has to be at most 60s." in problem
+
+
+LEAKY = [
+    "postgres://u:S3CR/ETpw@host/db",
+    "postgres://u:p@S3CRET@host/db",
+    "postgresql://host/db?user=x&password=S3CRET",
+    "postgresql:/u:S3CRET@host/db",
+    "host=x password=S3CRET",
+    "u:S3CRET@host",
+    "S3CRET",
+    "amqp://u:S3/CRET@host",
+    "redis://:S3CRET@h",
+]
+
+
+@pytest.mark.parametrize("value", LEAKY)
+@pytest.mark.parametrize(
+    "variable",
+    ["HUB_STORAGE_URL", "DATABASE_URL", "HUB_TASKS_BROKER", "AMQP_URL", "CLOUDAMQP_URL", "REDIS_URL"],
+)
+def test_r2_addresses_that_are_refused_are_not_shown(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        require_sound(load(None, {variable: value}))
+    assert "S3" not in str(caught.value)
+    assert "CRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["token", "subscription_token"])
+@pytest.mark.parametrize(
+    "value", ["http://u:S3CRET@h/k", "ftp://u:S3CRET@h/k", "http://S3CRET@h/k", "u:S3CRET", "http://h:S3CRET/k"]
+)
+def test_r2_r3_the_address_of_a_key_set_is_refused_unseen(section: str, value: str) -> None:
+    section_values = {"jwks_public_endpoint": value, **({"enabled": True} if section != "token" else {})}
+    (problem,) = problems({"client": {section: section_values}})
+    assert "jwks_public_endpoint (hub.toml) is not usable" in problem
+    assert "S3CRET" not in problem
+
+
+def test_r2_the_scheme_of_an_address_is_shown() -> None:
+    (problem,) = problems({"storage": {"url": "mysql://u:S3CRET@h"}})
+    assert problem == 'storage.url (hub.toml) is "mysql://…", but must begin with sqlite:///.'

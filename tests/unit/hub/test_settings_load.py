@@ -260,3 +260,57 @@ def test_any_text_in_any_variable_is_taken_or_told(path: str, text: str) -> None
         load(None, {variable(path): text})
     except SettingsError as error:
         assert error.problems
+
+
+@pytest.mark.parametrize("name", ["HUB_CLIENT_TOKEN_HMAC_SECRET_KEY", "HUB_HTTP_API_KEY", "HUB_HTTP_API_KEYS"])
+def test_r17_a_secret_that_did_not_arrive_is_told(name: str) -> None:
+    (problem,) = env_problems(**{name: ""})
+    assert name in problem
+    assert "is there but empty; give it a value or unset it." in problem
+
+
+def test_r16_the_source_of_an_empty_object_and_the_case_of_a_level() -> None:
+    (problem,) = env_problems(HUB_CHANNEL_NAMESPACES="{}")
+    assert problem.startswith("channel.namespaces (environment variable HUB_CHANNEL_NAMESPACES) is an object")
+    assert env(HUB_CHANNEL="{}").settings == Settings()
+    assert env(HUB_LOG_LEVEL="INFO").settings.log.level == "info"
+
+
+@pytest.mark.parametrize("service", ["HUB", "HUB_EU_1"])
+def test_r1_what_kubernetes_and_docker_put_there_for_a_service_named_hub_is_passed_over(service: str) -> None:
+    injected = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+        "PORT": "tcp://10.0.0.1:80",
+        "PORT_80_TCP": "tcp://10.0.0.1:80",
+        "PORT_80_TCP_ADDR": "10.0.0.1",
+        "PORT_80_TCP_PORT": "80",
+        "PORT_80_TCP_PROTO": "tcp",
+        "PORT_53_UDP": "udp://10.0.0.1:53",
+        "NAME": "/web/hub",
+        "ENV_PYTHON_VERSION": "3.11",
+    }
+    assert load(None, {f"{service}_{name}": value for name, value in injected.items()}).settings == Settings()
+
+
+def test_r1_a_port_that_someone_set_is_refused_with_the_right_name() -> None:
+    (problem,) = env_problems(HUB_PORT="9000")
+    assert problem == "The environment variable HUB_PORT is not a setting; did you mean HUB_HTTP_SERVER_PORT?"
+    assert env_problems(HUB_NAME="a", HUB_ENV_X="b", HUB_PORT_X="tcp://h")
+    assert env_problems(HUB_HTTP_SERVER_PORT="tcp://10.0.0.1:80"), "the name of a setting is that setting"
+
+
+@pytest.mark.parametrize("path", ["storage.url", "tasks.broker", "engine.redis.address"])
+def test_r2_an_address_of_the_wrong_type_is_not_shown(path: str) -> None:
+    section, _, name = path.rpartition(".")
+    (problem,) = problems({section.split(".")[0]: nested(section, {name: "redis://u:S3CRET@h\0"})})
+    assert path in problem
+    assert '"redis://…"' in problem
+    assert "S3CRET" not in problem
+
+
+def nested(section: str, value: dict[str, Any]) -> dict[str, Any]:
+    for name in reversed(section.split(".")[1:]):
+        value = {name: value}
+    return value

@@ -20,6 +20,7 @@ from hub.settings_values import (
     is_secret,
     parse_duration,
     show,
+    show_scheme,
 )
 
 
@@ -135,6 +136,35 @@ def test_secrets_are_never_shown() -> None:
     assert show("abc", secret=True) == "******"
     assert show(Secret("abc"), secret=False) == "******"
     assert show("postgresql://user:pass@host/db", secret=False) == '"postgresql://******@host/db"'
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("https://u:S3CR/ET@S3CRET@h", "https://******@h"),
+        ("postgres://h/d?password=S3CRET", "postgres://h/d?******"),
+        ("host=h password = S3CRET", "host=h password = ******"),
+        ("amqp:/u:S3CRET@h", "amqp://******@h"),
+        ("a@b", "a@b"),
+        ("https://*.example.com", "https://*.example.com"),
+        ("^(a?b)@c$", "^(a?b)@c$"),
+    ],
+)
+def test_r2_credentials_within_what_is_shown(value: str, shown: str) -> None:
+    assert show(value, secret=False) == f'"{shown}"'
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("postgres://u:S3CRET@h", '"postgres://…"'),
+        ("amqp:/u", '"amqp://…"'),
+        ("u:S3CRET@h", "******"),
+        ("", "******"),
+    ],
+)
+def test_r2_only_the_scheme_of_an_address_is_shown(value: str, shown: str) -> None:
+    assert show_scheme(value) == shown
 
 
 def test_what_is_shown_is_one_short_line() -> None:
