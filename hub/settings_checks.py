@@ -118,13 +118,6 @@ def _personal(settings: Settings) -> Iterator[str]:
             "client.subscribe_to_user_personal_channel.personal_channel_namespace is"
             f" {show(name, secret=False)}, which is not in channel.namespaces"
         )
-    elif options.allow_subscribe_for_client and not options.allow_user_limited_channels:
-        where = f'the namespace "{name}"' if name else "channel.without_namespace"
-        yield (
-            "client.subscribe_to_user_personal_channel.enabled is true, but everyone could subscribe to the personal"
-            f" channels of others, since {where} has allow_subscribe_for_client;"
-            " set allow_user_limited_channels = true there too, or take allow_subscribe_for_client away"
-        )
 
 
 def _api(settings: Settings) -> Iterator[str]:

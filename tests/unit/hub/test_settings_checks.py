@@ -148,21 +148,6 @@ def test_any_origin_with_tokens_is_no_danger() -> None:
     require_private_or_secure(from_mapping(values))
 
 
-def personal(namespace: str, **options: Any) -> dict[str, Any]:
-    section = {"enabled": True, "personal_channel_namespace": namespace}
-    spaces = {"namespaces": [{"name": namespace, **options}]} if namespace else {"without_namespace": options}
-    return {"client": {"subscribe_to_user_personal_channel": section}, "channel": spaces}
-
-
-@pytest.mark.parametrize("namespace", ["", "user"])
-def test_r20_personal_channels_that_everyone_could_subscribe_to_are_refused(namespace: str) -> None:
-    (problem,) = problems(personal(namespace, allow_subscribe_for_client=True))
-    assert "set allow_user_limited_channels = true" in problem
-    assert problem.startswith("client.subscribe_to_user_personal_channel.enabled (hub.toml) is true")
-    for options in ({}, {"allow_subscribe_for_client": True, "allow_user_limited_channels": True}):
-        require_sound(from_mapping(personal(namespace, **options)))
-
-
 @pytest.mark.parametrize("name", ["hmac_secret_key", "hmac_previous_secret_key"])
 def test_r23_a_secret_with_a_line_break_at_its_end_is_refused(name: str) -> None:
     values = {"hmac_secret_key": KEY, name: KEY + "\n"}
