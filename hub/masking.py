@@ -5,7 +5,8 @@ What is masked: the value behind a name that ends like one of a secret (``token=
 Token and a private key by their looks; the password of an address. Rather too much is masked than too little.
 
 A client chooses much of what gets here, on the event loop: each pattern looks at every character a bounded number of
-times. A pattern therefore begins only where a run of its characters begins, and never gives back what it has taken.
+times. A pattern therefore begins only where a run of its characters begins, and never gives back what it has taken, or
+finds at once that this is of no use. Groups are not repeated possessively: Python before 3.11.5 gets that wrong.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ _SECRET_NAME: Final = re.compile(
 )
 _PLAIN: Final = re.compile(r"(?:None|null|true|false|True|False|\*{6})(?=[\s,;&)\]}\"']|$)")
 _PARAMETER: Final = re.compile(r"[^&\s\"'#;]*+")
-_WORD: Final = re.compile(r"(?:(?:bearer|apikey|basic)\s{1,8}+)?(?:[^\s\"'\\]|\\(?![rn\"'\\]))*+", re.IGNORECASE)
+_WORD: Final = re.compile(
+    r"(?:(?:bearer|apikey|basic)\s{1,8}+)?[^\s\"'\\]*(?:\\(?![rn\"'\\])[^\s\"'\\]*)*", re.IGNORECASE
+)
 _LIST: Final = re.compile(r"\[[^\]\n]*+\]?")
 _LINE: Final = re.compile(r"[^\n]*+")
 _ENDS: Final = {quote: re.compile(rf"[{quote}\n]") for quote in "\"'"}
 
 _SCHEME: Final = re.compile(r"(?i)\b(bearer|apikey|basic)(\s{1,8}+)[A-Za-z0-9._~+/=-]{6,}+")
-_JWT: Final = re.compile(r"(?<![\w-])((?:(?!eyJ)[\w-])*+)eyJ[\w-]{4,}+\.[\w-]*+(?:\.[\w-]*+)?")
+_JWT: Final = re.compile(r"(?<![\w-])((?:(?!eyJ)[\w-])*)eyJ[\w-]{4,}+\.[\w-]*+(?:\.[\w-]*+)?")
 _PRIVATE_KEY: Final = re.compile(r"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----)[^-]*+")
 _AUTHORITY: Final = re.compile(r"(?<=://)[^\s\"<>]++")
 
